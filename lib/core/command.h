@@ -1,0 +1,123 @@
+/* Commands: what the log says, as structs and as bytes.
+ *
+ * The bytes are versioned and strict: little endian, strings length-prefixed, nothing may follow the
+ * last field, an unknown operation or version is an error that stops the node (an older binary must
+ * not guess). command_decode() borrows nothing: the struct owns its strings.
+ */
+#ifndef BLIX_CORE_COMMAND_H
+#define BLIX_CORE_COMMAND_H
+
+#include "base/buf.h"
+#include "core/node.h"
+#include "core/vm.h"
+
+#define COMMAND_VERSION 1
+
+enum command_kind {
+	COMMAND_VM_CREATE = 1,
+	COMMAND_VM_POWER = 2,    /* start, stop, restart */
+	COMMAND_VM_DELETE = 3,
+	COMMAND_VM_RESOLVE = 4,  /* the leader: this node resolves it */
+	COMMAND_VM_RESOLVED = 5, /* a node: here is what I found */
+	COMMAND_VM_ASSIGN = 6,   /* the leader: it runs on this node */
+	COMMAND_VM_VERDICT = 7,  /* the leader: no node fits, and why */
+	COMMAND_VM_REPORT = 8,   /* a node: what I saw */
+	COMMAND_NODE_REPORT = 9, /* a node: who I am */
+	COMMAND_NODE_PHASE = 10, /* the leader: it is there, or not */
+	COMMAND_SESSION_EXPIRE = 11,
+	COMMAND_KIND_COUNT
+};
+
+enum vm_verb { VM_VERB_START = 1, VM_VERB_STOP = 2, VM_VERB_RESTART = 3 };
+
+/* What a node saw of a VM. Each names the (uid, epoch) it is about and is dropped when that is not
+ * the current one; GONE is about a holder and needs only the uid. */
+enum vm_report_kind {
+	VM_REPORT_BUILDING = 1, /* microvm -c or -u began */
+	VM_REPORT_STARTING = 2, /* built; the runner is being started. runner, build_ms */
+	VM_REPORT_RUNNING = 3,  /* pid, started_ms, runner, start_ms */
+	VM_REPORT_READY = 4,    /* ready_ms */
+	VM_REPORT_STOPPED = 5,  /* it was asked to stop and its process is gone. exit_code */
+	VM_REPORT_EXITED = 6,   /* it ended by itself. exit_code; clean when 0 */
+	VM_REPORT_RETRY = 7,    /* an attempt failed, another follows. code, reason, message */
+	VM_REPORT_FAILED = 8,   /* the node gave up. code, reason, message */
+	VM_REPORT_UNKNOWN = 9,  /* a process is there that cannot be identified. reason, message */
+	VM_REPORT_GONE = 10,    /* nothing of it is left on this node */
+	VM_REPORT_KIND_COUNT
+};
+
+struct vm_report {
+	enum vm_report_kind kind;
+	uint64_t uid, node, epoch;
+	enum blix_code code;
+	char *reason;
+	char *message;
+	char *runner;
+	uint64_t pid;
+	uint64_t started_ms; /* wall clock, as the supervisor noted it */
+	int32_t exit_code;
+	uint32_t duration_ms; /* build_ms, start_ms or ready_ms */
+};
+
+struct command {
+	enum command_kind kind;
+	uint64_t session, request; /* 0, 0: a command of the cluster itself, idempotent by its fields */
+	char *principal;           /* who: "uid:0"; "" for the cluster's own */
+	union {
+		struct {
+			char name[LIMIT_NAME + 1];
+			struct vm_spec spec;
+		} vm_create;
+		struct {
+			char name[LIMIT_NAME + 1];
+			uint64_t if_version; /* 0: any */
+			enum vm_verb verb;
+			uint32_t grace_ms; /* stop and restart; 0: force */
+		} vm_power;
+		struct {
+			char name[LIMIT_NAME + 1];
+			uint64_t if_version;
+			uint32_t grace_ms;
+		} vm_delete;
+		struct {
+			uint64_t uid, node;
+		} vm_resolve;
+		struct {
+			uint64_t uid, node;
+			enum blix_code code; /* BLIX_OK: resolved and lock are set */
+			char *reason, *message;
+			uint32_t resolve_ms;
+			struct vm_resolved resolved;
+			struct buf lock; /* the flake.lock, "" none */
+		} vm_resolved;
+		struct {
+			uint64_t uid, node, epoch; /* epoch: the one it replaces */
+		} vm_assign;
+		struct {
+			uint64_t uid;
+			char *reason, *message;
+		} vm_verdict;
+		struct vm_report vm_report;
+		struct {
+			uint64_t id;
+			char name[LIMIT_NAME + 1];
+			struct node_facts facts;
+		} node_report;
+		struct {
+			uint64_t id;
+			enum node_phase phase;
+		} node_phase;
+		struct {
+			uint64_t before_ms; /* cluster clock: sessions idle since then go */
+		} session_expire;
+	};
+};
+
+void command_init(struct command *command, enum command_kind kind);
+void command_done(struct command *command);
+/* Appends the bytes; -BLIX_E_TOOBIG when they pass the buffer's cap. */
+int command_encode(const struct command *command, struct buf *out, struct blix_error *err);
+/* *command is initialised by it, on success only. */
+int command_decode(const uint8_t *bytes, size_t n, struct command *command, struct blix_error *err);
+
+#endif

@@ -1,0 +1,109 @@
+/* The replicated state: everything the log says, and the one function that changes it.
+ *
+ * state_apply() is deterministic: it reads nothing but its arguments. Objects are held in sorted
+ * arrays, so that a snapshot and a hash have one order. Ids, operation ids and revisions come from
+ * one 64-bit counter, raised once per command that changes something.
+ *
+ * Readers may keep `const struct vm *` only until the next apply.
+ */
+#ifndef BLIX_CORE_STATE_H
+#define BLIX_CORE_STATE_H
+
+#include "core/command.h"
+#include "core/result.h"
+
+/* Why a command was refused: with command_result.code, the API makes words of it. */
+enum refusal {
+	REFUSAL_NONE,
+	REFUSAL_SESSION_FORGOTTEN, /* the request number left the window, or the session expired */
+	REFUSAL_SESSION_GAP,       /* request numbers must be consecutive */
+	REFUSAL_FULL,              /* LIMIT_VMS, LIMIT_NODES or LIMIT_SESSIONS */
+	REFUSAL_BAD_SPEC,
+	REFUSAL_VM_EXISTS,
+	REFUSAL_VM_MISSING,
+	REFUSAL_VM_DELETING,
+	REFUSAL_VM_VERSION,
+	REFUSAL_VM_RUNS,     /* start: it already runs or is on its way (result is success: no change) */
+	REFUSAL_VM_BUSY,     /* not in this phase */
+	REFUSAL_STALE,       /* a report or decision about something that has moved on */
+	REFUSAL_NODE_MISSING,
+	REFUSAL_NO_ROOM,
+	REFUSAL_NODE_NAME,   /* the name belongs to another node */
+	REFUSAL_UNKNOWN_COMMAND
+};
+
+struct event {
+	uint64_t revision;
+	uint64_t clock_ms;
+	uint64_t uid;
+	char kind[8];   /* "vm", "node" */
+	char name[LIMIT_NAME + 1];
+	char reason[40]; /* "vm-created", "vm-running", ... : docs/operations.md lists them */
+	char message[200];
+};
+
+/* A flake.lock shared by the VMs that were resolved with it. */
+struct lock {
+	uint64_t hash; /* XXH3-64 of text, never 0 */
+	uint32_t users;
+	char *text;
+};
+
+struct session {
+	uint64_t id;
+	uint64_t last;    /* highest request number applied */
+	uint64_t used_ms; /* cluster clock of the last request */
+	uint32_t n;       /* results kept: of requests last-n+1 .. last */
+	uint32_t size;
+	struct command_result *results;
+};
+
+struct state {
+	uint64_t revision;
+	uint64_t clock_ms;      /* the cluster clock: wall time at the first entry, then the leaders' elapsed */
+	uint64_t clock_jump_ms; /* how far the last leader's wall clock is off; only an alarm */
+	struct vm **vms;        /* by name */
+	size_t n_vms, size_vms;
+	struct vm **by_uid;     /* the same VMs, by uid */
+	struct node **nodes;    /* by id */
+	size_t n_nodes;
+	struct lock **locks;    /* by hash */
+	size_t n_locks;
+	struct session **sessions; /* by id */
+	size_t n_sessions, size_sessions;
+	struct event *events;   /* a ring: the newest at events[(first + n - 1) % LIMIT_EVENTS] */
+	size_t n_events, first_event, size_events;
+	uint64_t phases[VM_PHASE_COUNT]; /* how many VMs are in each phase */
+	uint64_t changed;       /* counts changes since the start of this process; not replicated */
+};
+
+struct state *state_new(void);
+void state_free(struct state *state);
+
+/* Begins a log entry: advances the cluster clock. */
+void state_begin(struct state *state, uint64_t elapsed_ms, uint64_t wall_ms);
+void state_apply(struct state *state, const struct command *command, struct command_result *ret);
+
+/* Lookup; NULL when absent. */
+const struct vm *state_vm(const struct state *state, const char *name);
+const struct vm *state_vm_uid(const struct state *state, uint64_t uid);
+const struct node *state_node(const struct state *state, uint64_t id);
+const struct node *state_node_named(const struct state *state, const char *name);
+const char *state_lock(const struct state *state, uint64_t hash);
+/* The i-th event, oldest first. */
+const struct event *state_event(const struct state *state, size_t i);
+
+/* A view shares the objects with the state and does not change: for a snapshot written elsewhere. */
+struct state *state_view(struct state *state);
+void state_view_free(struct state *view);
+/* Snapshot bytes: the same state gives the same bytes. */
+int state_encode(const struct state *state, struct buf *out, struct blix_error *err);
+/* Replaces the contents of `state`; on failure it is unchanged. */
+int state_decode(struct state *state, const uint8_t *bytes, size_t n, struct blix_error *err);
+/* XXH3-64 of state_encode()'s bytes. */
+uint64_t state_hash(const struct state *state);
+
+/* The words for a refusal, for error objects. */
+int refusal_error(const struct command_result *result, const char *name, struct blix_error *err);
+
+#endif
