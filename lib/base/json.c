@@ -335,6 +335,25 @@ void json_add_time(cJSON *object, const char *key, uint64_t wall_ms)
 	json_add_string(object, key, text);
 }
 
+void json_clean(char *text)
+{
+	size_t n = strlen(text), skip;
+
+	for (size_t i = 0; i < n; i += skip) {
+		unsigned char *p = (unsigned char *)text + i;
+
+		skip = utf8_length(p, n - i);
+		if (skip == 0 && *p >= 0xc2 && n - i < 4) {
+			*p = '\0';
+			return;
+		}
+		if (skip == 0 || (*p < 0x20 && *p != '\n' && *p != '\t') || *p == 0x7f) {
+			*p = '?';
+			skip = 1;
+		}
+	}
+}
+
 char *json_text(const cJSON *tree)
 {
 	char *text = cJSON_PrintUnformatted(tree);

@@ -52,6 +52,11 @@ void json_push_string(cJSON *array, const char *value);
 void json_add_time(cJSON *object, const char *key, uint64_t wall_ms);
 void json_format_time(char *out, size_t n, uint64_t wall_ms);
 
+/* Makes words from outside (a build log, a console) fit for JSON and a terminal, in place: bad
+ * UTF-8 and control characters but newline and tab become '?'; a sequence cut at the end is
+ * dropped. */
+void json_clean(char *text);
+
 /* Appends the compact text. */
 int json_print(const cJSON *tree, struct buf *out);
 /* Compact text, the caller's to free. */

@@ -15,21 +15,21 @@ enum node_phase { NODE_READY, NODE_OFFLINE, NODE_PHASE_COUNT };
 struct node_facts {
 	uint32_t cpus;
 	uint64_t memory_bytes;
-	uint32_t reserved_cpus;      /* kept for the host */
+	uint32_t reserved_cpus; /* kept for the host */
 	uint64_t reserved_bytes;
-	uint32_t overcommit_cpu;     /* per cent of (cpus - reserved): 400 = four VM cpus on one */
-	uint32_t overcommit_memory;  /* per cent, 100 = none */
-	char *hypervisors;           /* "qemu firecracker": those found, in order */
-	char *accel;                 /* "kvm" or "tcg", found by booting; "" while unknown */
-	char *supervision;           /* "shim" */
-	char *microvm_command;       /* absolute path */
-	char *version;               /* of blixd */
+	uint32_t overcommit_cpu;    /* per cent of (cpus - reserved): 400 = four VM cpus on one */
+	uint32_t overcommit_memory; /* per cent, 100 = none */
+	char *hypervisors;	    /* "qemu firecracker": those found, in order */
+	char *accel;		    /* "kvm" or "tcg", found by booting; "" while unknown */
+	char *supervision;	    /* "shim" */
+	char *microvm_command;	    /* absolute path */
+	char *version;		    /* of blixd */
 	char *boot_id;
 };
 
 struct node {
 	uint32_t refs;
-	uint64_t id;   /* of its server in the static list; never reused */
+	uint64_t id; /* of its server in the static list; never reused */
 	uint64_t revision;
 	uint64_t created_ms;
 	uint64_t phase_ms;

@@ -10,18 +10,22 @@
 
 /* The answers' objects. `state` gives node names. */
 cJSON *vm_json(const struct vm *vm, const struct state *state);
-/* The columns of a list only: metadata.{name,uid,revision,createdAt}, status.{phase,node,ready,reason},
- * resolved or wanted cpus and memoryBytes, under the same keys as the whole object. */
+/* The columns of a list only: metadata.{name,uid,revision,createdAt},
+ * status.{phase,node,ready,reason}, resolved or wanted cpus and memoryBytes, under the same keys as
+ * the whole object. */
 cJSON *vm_summary_json(const struct vm *vm, const struct state *state);
 cJSON *node_json(const struct node *node);
 cJSON *event_json(const struct event *event);
 
-/* The body of POST /v1/vms: {"kind":"VM","apiVersion":"blix/v1","metadata":{"name","labels"},"spec":{...}}.
- * Unknown keys are errors that name the key. *spec is initialised by it on success only. */
-int vm_create_parse(const cJSON *body, char *ret_name, struct vm_spec *spec, struct blix_error *err);
+/* The body of POST /v1/vms:
+ * {"kind":"VM","apiVersion":"blix/v1","metadata":{"name","labels"},"spec":{...}}. Unknown keys are
+ * errors that name the key. *spec is initialised by it on success only. */
+int vm_create_parse(const cJSON *body, char *ret_name, struct vm_spec *spec,
+		    struct blix_error *err);
 cJSON *vm_create_json(const char *name, const struct vm_spec *spec);
 
-/* {"code","reason","message","hint","retryable","definite","details"}; details may be NULL, else taken. */
+/* {"code","reason","message","hint","retryable","definite","details"}; details may be NULL, else
+ * taken. */
 cJSON *error_json(const struct blix_error *err, cJSON *details);
 /* Reads such an object back; anything else becomes INTERNAL with `http` in its text. */
 void error_parse(const cJSON *object, int http, struct blix_error *ret);

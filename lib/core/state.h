@@ -16,19 +16,20 @@
 enum refusal {
 	REFUSAL_NONE,
 	REFUSAL_SESSION_FORGOTTEN, /* the request number left the window, or the session expired */
-	REFUSAL_SESSION_GAP,       /* request numbers must be consecutive */
-	REFUSAL_FULL,              /* LIMIT_VMS, LIMIT_NODES or LIMIT_SESSIONS */
+	REFUSAL_SESSION_GAP,	   /* request numbers must be consecutive */
+	REFUSAL_FULL,		   /* LIMIT_VMS, LIMIT_NODES or LIMIT_SESSIONS */
 	REFUSAL_BAD_SPEC,
 	REFUSAL_VM_EXISTS,
 	REFUSAL_VM_MISSING,
 	REFUSAL_VM_DELETING,
 	REFUSAL_VM_VERSION,
-	REFUSAL_VM_RUNS,     /* start: it already runs or is on its way (result is success: no change) */
-	REFUSAL_VM_BUSY,     /* not in this phase */
-	REFUSAL_STALE,       /* a report or decision about something that has moved on */
+	REFUSAL_VM_RUNS, /* start: it already runs or is on its way (result is success: no change)
+			  */
+	REFUSAL_VM_BUSY, /* not in this phase */
+	REFUSAL_STALE,	 /* a report or decision about something that has moved on */
 	REFUSAL_NODE_MISSING,
 	REFUSAL_NO_ROOM,
-	REFUSAL_NODE_NAME,   /* the name belongs to another node */
+	REFUSAL_NODE_NAME, /* the name belongs to another node */
 	REFUSAL_UNKNOWN_COMMAND
 };
 
@@ -36,7 +37,7 @@ struct event {
 	uint64_t revision;
 	uint64_t clock_ms;
 	uint64_t uid;
-	char kind[8];   /* "vm", "node" */
+	char kind[8]; /* "vm", "node" */
 	char name[LIMIT_NAME + 1];
 	char reason[40]; /* "vm-created", "vm-running", ... : docs/operations.md lists them */
 	char message[200];
@@ -51,30 +52,31 @@ struct lock {
 
 struct session {
 	uint64_t id;
-	uint64_t last;    /* highest request number applied */
+	uint64_t last;	  /* highest request number applied */
 	uint64_t used_ms; /* cluster clock of the last request */
-	uint32_t n;       /* results kept: of requests last-n+1 .. last */
+	uint32_t n;	  /* results kept: of requests last-n+1 .. last */
 	uint32_t size;
 	struct command_result *results;
 };
 
 struct state {
 	uint64_t revision;
-	uint64_t clock_ms;      /* the cluster clock: wall time at the first entry, then the leaders' elapsed */
+	uint64_t clock_ms; /* the cluster clock: wall time at the first entry, then the leaders'
+			      elapsed */
 	uint64_t clock_jump_ms; /* how far the last leader's wall clock is off; only an alarm */
-	struct vm **vms;        /* by name */
+	struct vm **vms;	/* by name */
 	size_t n_vms, size_vms;
-	struct vm **by_uid;     /* the same VMs, by uid */
-	struct node **nodes;    /* by id */
+	struct vm **by_uid;  /* the same VMs, by uid */
+	struct node **nodes; /* by id */
 	size_t n_nodes;
-	struct lock **locks;    /* by hash */
+	struct lock **locks; /* by hash */
 	size_t n_locks;
 	struct session **sessions; /* by id */
 	size_t n_sessions, size_sessions;
-	struct event *events;   /* a ring: the newest at events[(first + n - 1) % LIMIT_EVENTS] */
+	struct event *events; /* a ring: the newest at events[(first + n - 1) % LIMIT_EVENTS] */
 	size_t n_events, first_event, size_events;
 	uint64_t phases[VM_PHASE_COUNT]; /* how many VMs are in each phase */
-	uint64_t changed;       /* counts changes since the start of this process; not replicated */
+	uint64_t changed; /* counts changes since the start of this process; not replicated */
 };
 
 struct state *state_new(void);
@@ -93,7 +95,8 @@ const char *state_lock(const struct state *state, uint64_t hash);
 /* The i-th event, oldest first. */
 const struct event *state_event(const struct state *state, size_t i);
 
-/* A view shares the objects with the state and does not change: for a snapshot written elsewhere. */
+/* A view shares the objects with the state and does not change: for a snapshot written elsewhere.
+ */
 struct state *state_view(struct state *state);
 void state_view_free(struct state *view);
 /* Snapshot bytes: the same state gives the same bytes. */

@@ -1,4 +1,5 @@
-/* A VM: what the user wants (spec), what the log says of it (status), and its lifecycle as one table.
+/* A VM: what the user wants (spec), what the log says of it (status), and its lifecycle as one
+ * table.
  *
  * The state holds each VM by pointer and changes it only through state_apply(). A VM is shared with
  * a snapshot that is being written by way of `refs`; whoever wants to change it first takes a copy
@@ -14,25 +15,26 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* phase -> the phases that may follow. The only place that knows; docs/architecture.md prints it. */
+/* phase -> the phases that may follow. The only place that knows; docs/architecture.md prints it.
+ */
 #define VM_PHASES(X)                                                                               \
-	X(PENDING, "Pending")     /* waits for the leader: to be resolved, then to be placed */    \
+	X(PENDING, "Pending")	  /* waits for the leader: to be resolved, then to be placed */    \
 	X(RESOLVING, "Resolving") /* a node locks and evaluates the flake */                       \
 	X(SCHEDULED, "Scheduled") /* placed on a node, which has not begun */                      \
-	X(BUILDING, "Building")   /* microvm -c or -u runs */                                      \
-	X(STARTING, "Starting")   /* the runner is being started */                                \
-	X(RUNNING, "Running")     /* the runner's process lives */                                 \
-	X(STOPPING, "Stopping")   /* the guest was asked, or the runner is being ended */          \
-	X(STOPPED, "Stopped")     /* no process; the directory stays */                            \
-	X(FAILED, "Failed")       /* gave up; reason and message say why */                        \
-	X(UNKNOWN, "Unknown")     /* its process cannot be identified */                           \
-	X(DELETING, "Deleting")   /* a tombstone: leaves the state when every holder confirmed */
+	X(BUILDING, "Building")	  /* microvm -c or -u runs */                                      \
+	X(STARTING, "Starting")	  /* the runner is being started */                                \
+	X(RUNNING, "Running")	  /* the runner's process lives */                                 \
+	X(STOPPING, "Stopping")	  /* the guest was asked, or the runner is being ended */          \
+	X(STOPPED, "Stopped")	  /* no process; the directory stays */                            \
+	X(FAILED, "Failed")	  /* gave up; reason and message say why */                        \
+	X(UNKNOWN, "Unknown")	  /* its process cannot be identified */                           \
+	X(DELETING, "Deleting")	  /* a tombstone: leaves the state when every holder confirmed */
 
 enum vm_phase {
 #define X(name, text) VM_##name,
 	VM_PHASES(X)
 #undef X
-	VM_PHASE_COUNT
+		VM_PHASE_COUNT
 };
 
 enum vm_power { VM_POWER_RUNNING, VM_POWER_STOPPED };
@@ -47,15 +49,15 @@ struct labels {
 };
 
 struct vm_spec {
-	char *flake;             /* the base: a flake reference without #attr */
-	char *attr;              /* of nixosConfigurations; never "" */
-	uint32_t cpus;           /* 0: as the flake says */
-	uint64_t memory_bytes;   /* 0: as the flake says; a whole number of MiB */
-	char *hypervisor;        /* "": as the flake says */
+	char *flake;	       /* the base: a flake reference without #attr */
+	char *attr;	       /* of nixosConfigurations; never "" */
+	uint32_t cpus;	       /* 0: as the flake says */
+	uint64_t memory_bytes; /* 0: as the flake says; a whole number of MiB */
+	char *hypervisor;      /* "": as the flake says */
 	enum vm_power power;
-	char *ready;             /* "" or "console:TEXT" */
-	char *node;              /* "" or the only node it may run on */
-	bool plain;              /* the base is passed untouched */
+	char *ready; /* "" or "console:TEXT" */
+	char *node;  /* "" or the only node it may run on */
+	bool plain;  /* the base is passed untouched */
 	struct labels labels;
 };
 
@@ -63,12 +65,12 @@ struct vm_spec {
 struct vm_resolved {
 	uint32_t cpus;
 	uint64_t memory_bytes;
-	char *hypervisor;    /* "qemu", ... */
-	char *out_path;      /* store path of the runner that this lock and spec give */
-	uint64_t lock;       /* hash of the flake.lock in the state's lock table, 0: none */
-	char *base_url;      /* the locked URL of the base, as the wrapper flake names it */
-	uint32_t n_volumes;  /* volume images kept in the VM's directory */
-	uint32_t n_shares;   /* shares that the guest may write */
+	char *hypervisor;   /* "qemu", ... */
+	char *out_path;	    /* store path of the runner that this lock and spec give */
+	uint64_t lock;	    /* hash of the flake.lock in the state's lock table, 0: none */
+	char *base_url;	    /* the locked URL of the base, as the wrapper flake names it */
+	uint32_t n_volumes; /* volume images kept in the VM's directory */
+	uint32_t n_shares;  /* shares that the guest may write */
 	uint32_t n_devices;
 };
 
@@ -80,7 +82,7 @@ struct vm_timings {
 
 struct vm {
 	uint32_t refs;
-	uint64_t uid;      /* from the state's counter: unique in the cluster, never reused */
+	uint64_t uid;	   /* from the state's counter: unique in the cluster, never reused */
 	uint64_t version;  /* counts edits of the spec, from 1: compare-and-set */
 	uint64_t revision; /* the state's revision when anything of it last changed */
 	uint64_t created_ms;
@@ -89,13 +91,13 @@ struct vm {
 
 	enum vm_phase phase;
 	uint64_t phase_ms; /* cluster clock when the phase began */
-	uint64_t node;     /* placed on, 0: nowhere */
-	uint64_t epoch;    /* the fencing token: raised by each assignment */
+	uint64_t node;	   /* placed on, 0: nowhere */
+	uint64_t epoch;	   /* the fencing token: raised by each assignment */
 	uint64_t resolver; /* the node that resolves it, 0: none */
 	bool resolved_set;
 	struct vm_resolved resolved;
 	bool ready;
-	bool restart;        /* Stopping, to be started again */
+	bool restart;	     /* Stopping, to be started again */
 	uint32_t grace_ms;   /* of the stop in progress; 0: force */
 	enum blix_code code; /* why it is Failed, Unknown or still Pending; BLIX_OK: all is well */
 	char *reason;
@@ -106,10 +108,10 @@ struct vm {
 	uint32_t restarts;
 	int32_t exit_code; /* of the last run; 128+n for signal n; -1: never ended */
 	struct vm_timings timings;
-	uint64_t operation;                /* id of the operation under way or last ended */
-	char *operation_verb;              /* "create", "start", ... */
-	uint64_t operation_ms;             /* cluster clock at its begin */
-	uint64_t holders[VM_HOLDERS_MAX];  /* nodes that may keep something of it */
+	uint64_t operation;		  /* id of the operation under way or last ended */
+	char *operation_verb;		  /* "create", "start", ... */
+	uint64_t operation_ms;		  /* cluster clock at its begin */
+	uint64_t holders[VM_HOLDERS_MAX]; /* nodes that may keep something of it */
 	uint32_t n_holders;
 	uint64_t rejected[VM_HOLDERS_MAX]; /* nodes where it failed for good */
 	uint32_t n_rejected;
@@ -132,8 +134,8 @@ void vm_release(struct vm *vm, uint64_t node);
 /* What a runner costs beside the guest's memory, by hypervisor (measured: docs/operations.md). */
 uint64_t vm_overhead_bytes(const char *hypervisor);
 
-struct vm *vm_new(void);           /* every string "", refs 1 */
-void vm_unref(struct vm *vm);      /* frees at 0; NULL is fine */
+struct vm *vm_new(void);      /* every string "", refs 1 */
+void vm_unref(struct vm *vm); /* frees at 0; NULL is fine */
 struct vm *vm_ref(struct vm *vm);
 /* *slot itself when nobody else holds it, else a copy that replaces it. */
 struct vm *vm_own(struct vm **slot);
@@ -141,7 +143,8 @@ struct vm *vm_own(struct vm **slot);
 void vm_spec_init(struct vm_spec *spec); /* strings "", power Running */
 void vm_spec_done(struct vm_spec *spec);
 void vm_spec_copy(struct vm_spec *to, const struct vm_spec *from); /* `to` must be fresh */
-/* Everything that can be said about a spec without a cluster; used by client, API and state alike. */
+/* Everything that can be said about a spec without a cluster; used by client, API and state alike.
+ */
 int vm_spec_check(const struct vm_spec *spec, struct blix_error *err);
 /* A flake reference that blix accepts: github:, gitlab:, sourcehut:, git+https:, git+ssh:, https:
  * (tarballs) and path:/absolute, without #, control or shell characters. */
@@ -154,6 +157,7 @@ void labels_done(struct labels *labels);
 int labels_set(struct labels *labels, const char *key, const char *value, struct blix_error *err);
 const char *labels_get(const struct labels *labels, const char *key);
 /* Selector "a=b,c=d": all must match. */
-int labels_match(const struct labels *labels, const char *selector, bool *ret, struct blix_error *err);
+int labels_match(const struct labels *labels, const char *selector, bool *ret,
+		 struct blix_error *err);
 
 #endif

@@ -1,0 +1,305 @@
+/* Commands to bytes and back: one row per kind says how it is made, freed, written and read. */
+#include "core/command.h"
+
+#include "base/alloc.h"
+#include "core/object_codec.h"
+
+#include <assert.h>
+
+static void put_create(struct buf *out, const struct command *c)
+{
+	put_string(out, c->vm_create.name);
+	put_spec(out, &c->vm_create.spec);
+}
+
+static void get_create(struct codec *in, struct command *c)
+{
+	get_name(in, c->vm_create.name, sizeof(c->vm_create.name));
+	get_spec(in, &c->vm_create.spec);
+}
+
+static void put_power(struct buf *out, const struct command *c)
+{
+	put_string(out, c->vm_power.name);
+	put_u64(out, c->vm_power.if_version);
+	put_u32(out, c->vm_power.verb);
+	put_u32(out, c->vm_power.grace_ms);
+}
+
+static void get_power(struct codec *in, struct command *c)
+{
+	get_name(in, c->vm_power.name, sizeof(c->vm_power.name));
+	c->vm_power.if_version = get_u64(in);
+	c->vm_power.verb = (enum vm_verb)get_enum(in, VM_VERB_RESTART + 1);
+	c->vm_power.grace_ms = get_u32(in);
+	if (c->vm_power.verb < VM_VERB_START)
+		in->failed = true;
+}
+
+static void put_delete(struct buf *out, const struct command *c)
+{
+	put_string(out, c->vm_delete.name);
+	put_u64(out, c->vm_delete.if_version);
+	put_u32(out, c->vm_delete.grace_ms);
+}
+
+static void get_delete(struct codec *in, struct command *c)
+{
+	get_name(in, c->vm_delete.name, sizeof(c->vm_delete.name));
+	c->vm_delete.if_version = get_u64(in);
+	c->vm_delete.grace_ms = get_u32(in);
+}
+
+static void put_resolve(struct buf *out, const struct command *c)
+{
+	put_u64(out, c->vm_resolve.uid);
+	put_u64(out, c->vm_resolve.node);
+}
+
+static void get_resolve(struct codec *in, struct command *c)
+{
+	c->vm_resolve.uid = get_u64(in);
+	c->vm_resolve.node = get_u64(in);
+}
+
+static void put_found(struct buf *out, const struct command *c)
+{
+	put_u64(out, c->vm_resolved.uid);
+	put_u64(out, c->vm_resolved.node);
+	put_u32(out, c->vm_resolved.code);
+	put_text(out, c->vm_resolved.reason, LIMIT_NAME);
+	put_text(out, c->vm_resolved.message, LIMIT_MESSAGE);
+	put_u32(out, c->vm_resolved.resolve_ms);
+	put_resolved(out, &c->vm_resolved.resolved);
+	put_bytes(out, c->vm_resolved.lock.data, c->vm_resolved.lock.len);
+}
+
+static void get_found(struct codec *in, struct command *c)
+{
+	cleanup(freep)
+	char *lock = NULL;
+
+	c->vm_resolved.uid = get_u64(in);
+	c->vm_resolved.node = get_u64(in);
+	c->vm_resolved.code = (enum blix_code)get_enum(in, BLIX_CODE_COUNT);
+	get_string_into(in, &c->vm_resolved.reason, LIMIT_NAME);
+	get_string_into(in, &c->vm_resolved.message, LIMIT_MESSAGE);
+	c->vm_resolved.resolve_ms = get_u32(in);
+	get_resolved(in, &c->vm_resolved.resolved);
+	lock = get_string(in, LIMIT_LOCK);
+	(void)buf_add_string(&c->vm_resolved.lock, lock);
+}
+
+static void put_assign(struct buf *out, const struct command *c)
+{
+	put_u64(out, c->vm_assign.uid);
+	put_u64(out, c->vm_assign.node);
+	put_u64(out, c->vm_assign.epoch);
+}
+
+static void get_assign(struct codec *in, struct command *c)
+{
+	c->vm_assign.uid = get_u64(in);
+	c->vm_assign.node = get_u64(in);
+	c->vm_assign.epoch = get_u64(in);
+}
+
+static void put_verdict(struct buf *out, const struct command *c)
+{
+	put_u64(out, c->vm_verdict.uid);
+	put_text(out, c->vm_verdict.reason, LIMIT_NAME);
+	put_text(out, c->vm_verdict.message, LIMIT_MESSAGE);
+}
+
+static void get_verdict(struct codec *in, struct command *c)
+{
+	c->vm_verdict.uid = get_u64(in);
+	get_string_into(in, &c->vm_verdict.reason, LIMIT_NAME);
+	get_string_into(in, &c->vm_verdict.message, LIMIT_MESSAGE);
+}
+
+static void put_report(struct buf *out, const struct command *c)
+{
+	const struct vm_report *r = &c->vm_report;
+
+	put_u32(out, r->kind);
+	put_u64(out, r->uid);
+	put_u64(out, r->node);
+	put_u64(out, r->epoch);
+	put_u32(out, r->code);
+	put_text(out, r->reason, LIMIT_NAME);
+	put_text(out, r->message, LIMIT_MESSAGE);
+	put_string(out, r->runner);
+	put_u64(out, r->pid);
+	put_u64(out, r->started_ms);
+	put_u32(out, (uint32_t)r->exit_code);
+	put_u32(out, r->duration_ms);
+}
+
+static void get_report(struct codec *in, struct command *c)
+{
+	struct vm_report *r = &c->vm_report;
+
+	r->kind = (enum vm_report_kind)get_enum(in, VM_REPORT_KIND_COUNT);
+	r->uid = get_u64(in);
+	r->node = get_u64(in);
+	r->epoch = get_u64(in);
+	r->code = (enum blix_code)get_enum(in, BLIX_CODE_COUNT);
+	get_string_into(in, &r->reason, LIMIT_NAME);
+	get_string_into(in, &r->message, LIMIT_MESSAGE);
+	get_string_into(in, &r->runner, LIMIT_FLAKE);
+	r->pid = get_u64(in);
+	r->started_ms = get_u64(in);
+	r->exit_code = (int32_t)get_u32(in);
+	r->duration_ms = get_u32(in);
+	if (r->kind < VM_REPORT_BUILDING)
+		in->failed = true;
+}
+
+static void put_node_report(struct buf *out, const struct command *c)
+{
+	put_u64(out, c->node_report.id);
+	put_string(out, c->node_report.name);
+	put_facts(out, &c->node_report.facts);
+}
+
+static void get_node_report(struct codec *in, struct command *c)
+{
+	c->node_report.id = get_u64(in);
+	get_name(in, c->node_report.name, sizeof(c->node_report.name));
+	get_facts(in, &c->node_report.facts);
+}
+
+static void put_node_phase(struct buf *out, const struct command *c)
+{
+	put_u64(out, c->node_phase.id);
+	put_u32(out, c->node_phase.phase);
+}
+
+static void get_node_phase(struct codec *in, struct command *c)
+{
+	c->node_phase.id = get_u64(in);
+	c->node_phase.phase = (enum node_phase)get_enum(in, NODE_PHASE_COUNT);
+}
+
+static void put_expire(struct buf *out, const struct command *c)
+{
+	put_u64(out, c->session_expire.before_ms);
+}
+
+static void get_expire(struct codec *in, struct command *c)
+{
+	c->session_expire.before_ms = get_u64(in);
+}
+
+static const struct {
+	void (*put)(struct buf *out, const struct command *c);
+	void (*get)(struct codec *in, struct command *c);
+} kinds[COMMAND_KIND_COUNT] = {
+	[COMMAND_VM_CREATE] = {put_create, get_create},
+	[COMMAND_VM_POWER] = {put_power, get_power},
+	[COMMAND_VM_DELETE] = {put_delete, get_delete},
+	[COMMAND_VM_RESOLVE] = {put_resolve, get_resolve},
+	[COMMAND_VM_RESOLVED] = {put_found, get_found},
+	[COMMAND_VM_ASSIGN] = {put_assign, get_assign},
+	[COMMAND_VM_VERDICT] = {put_verdict, get_verdict},
+	[COMMAND_VM_REPORT] = {put_report, get_report},
+	[COMMAND_NODE_REPORT] = {put_node_report, get_node_report},
+	[COMMAND_NODE_PHASE] = {put_node_phase, get_node_phase},
+	[COMMAND_SESSION_EXPIRE] = {put_expire, get_expire},
+};
+
+static bool kind_known(uint32_t kind)
+{
+	return kind < COMMAND_KIND_COUNT && kinds[kind].put != NULL;
+}
+
+void command_init(struct command *command, enum command_kind kind)
+{
+	assert(kind_known(kind));
+	memset(command, 0, sizeof(*command));
+	command->kind = kind;
+	command->principal = xstrdup("");
+	if (kind == COMMAND_VM_CREATE) {
+		vm_spec_init(&command->vm_create.spec);
+	} else if (kind == COMMAND_VM_RESOLVED) {
+		command->vm_resolved.reason = xstrdup("");
+		command->vm_resolved.message = xstrdup("");
+		vm_resolved_copy(&command->vm_resolved.resolved, &(const struct vm_resolved){0});
+		buf_init(&command->vm_resolved.lock, LIMIT_LOCK);
+	} else if (kind == COMMAND_VM_VERDICT) {
+		command->vm_verdict.reason = xstrdup("");
+		command->vm_verdict.message = xstrdup("");
+	} else if (kind == COMMAND_VM_REPORT) {
+		command->vm_report.reason = xstrdup("");
+		command->vm_report.message = xstrdup("");
+		command->vm_report.runner = xstrdup("");
+	} else if (kind == COMMAND_NODE_REPORT) {
+		node_facts_init(&command->node_report.facts);
+	}
+}
+
+void command_done(struct command *command)
+{
+	if (command == NULL)
+		return;
+	if (command->kind == COMMAND_VM_CREATE) {
+		vm_spec_done(&command->vm_create.spec);
+	} else if (command->kind == COMMAND_VM_RESOLVED) {
+		free(command->vm_resolved.reason);
+		free(command->vm_resolved.message);
+		vm_resolved_done(&command->vm_resolved.resolved);
+		buf_done(&command->vm_resolved.lock);
+	} else if (command->kind == COMMAND_VM_VERDICT) {
+		free(command->vm_verdict.reason);
+		free(command->vm_verdict.message);
+	} else if (command->kind == COMMAND_VM_REPORT) {
+		free(command->vm_report.reason);
+		free(command->vm_report.message);
+		free(command->vm_report.runner);
+	} else if (command->kind == COMMAND_NODE_REPORT) {
+		node_facts_done(&command->node_report.facts);
+	}
+	free(command->principal);
+	memset(command, 0, sizeof(*command));
+}
+
+int command_encode(const struct command *command, struct buf *out, struct blix_error *err)
+{
+	assert(kind_known(command->kind));
+	put_u8(out, COMMAND_VERSION);
+	put_u8(out, (uint8_t)command->kind);
+	put_u64(out, command->session);
+	put_u64(out, command->request);
+	put_string(out, command->principal);
+	kinds[command->kind].put(out, command);
+	if (buf_failed(out))
+		return blix_fail(err, BLIX_E_TOOBIG, "command is larger than %u bytes",
+				 LIMIT_COMMAND);
+	return 0;
+}
+
+int command_decode(const uint8_t *bytes, size_t n, struct command *command, struct blix_error *err)
+{
+	struct codec in = {.at = bytes, .left = n};
+	uint8_t version = get_u8(&in), kind = get_u8(&in);
+	struct command c;
+
+	if (version != COMMAND_VERSION || !kind_known(kind)) {
+		(void)blix_fail(err, BLIX_E_CORRUPT, "unknown command %u of version %u", kind,
+				version);
+		blix_hint(err, "a newer blixd wrote it: upgrade this server");
+		return -(int)BLIX_E_CORRUPT;
+	}
+	command_init(&c, (enum command_kind)kind);
+	c.session = get_u64(&in);
+	c.request = get_u64(&in);
+	get_string_into(&in, &c.principal, LIMIT_NAME);
+	kinds[kind].get(&in, &c);
+	if (!codec_end(&in)) {
+		command_done(&c);
+		return blix_fail(err, BLIX_E_CORRUPT, "command %u is malformed", kind);
+	}
+	*command = c;
+	return 0;
+}

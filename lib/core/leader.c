@@ -1,0 +1,159 @@
+/* The leader's duties: see leader.h. */
+#include "core/leader.h"
+
+#include "base/alloc.h"
+#include "core/place.h"
+
+#include <string.h>
+
+#define SESSION_SWEEP_MS 60000
+
+void leader_init(struct leader *leader, uint64_t grace_ms)
+{
+	memset(leader, 0, sizeof(*leader));
+	leader->grace_ms = grace_ms;
+}
+
+static struct command *add(struct leader_actions *actions, enum command_kind kind)
+{
+	struct command *command = &actions->commands[actions->n++];
+
+	command_init(command, kind);
+	return command;
+}
+
+/* Resolving is spread over the nodes that answer, by uid, so that no one node locks every flake. */
+static const struct node *resolver_for(const struct state *state, const struct vm *vm)
+{
+	const struct node *wanted = state_node_named(state, vm->spec.node);
+	size_t ready = 0, pick;
+
+	if (wanted != NULL)
+		return wanted->phase == NODE_READY ? wanted : NULL;
+	for (size_t i = 0; i < state->n_nodes; i++)
+		ready += state->nodes[i]->phase == NODE_READY;
+	if (ready == 0)
+		return NULL;
+	pick = vm->uid % ready;
+	for (size_t i = 0; i < state->n_nodes; i++) {
+		if (state->nodes[i]->phase == NODE_READY && pick-- == 0)
+			return state->nodes[i];
+	}
+	return NULL;
+}
+
+static void decide_resolver(const struct state *state, const struct vm *vm,
+			    struct leader_actions *actions)
+{
+	const struct node *now = state_node(state, vm->resolver), *node;
+	struct command *command;
+
+	if (vm->phase == VM_RESOLVING && now != NULL && now->phase == NODE_READY)
+		return;
+	node = resolver_for(state, vm);
+	if (node == NULL)
+		return;
+	command = add(actions, COMMAND_VM_RESOLVE);
+	command->vm_resolve.uid = vm->uid;
+	command->vm_resolve.node = node->id;
+}
+
+static void decide_place(const struct state *state, const struct vm *vm,
+			 struct leader_actions *actions)
+{
+	const struct node *node = place(state, vm);
+	char why[LIMIT_MESSAGE + 1];
+	struct command *command;
+
+	if (node != NULL) {
+		command = add(actions, COMMAND_VM_ASSIGN);
+		command->vm_assign.uid = vm->uid;
+		command->vm_assign.node = node->id;
+		command->vm_assign.epoch = vm->epoch;
+		return;
+	}
+	place_explain(state, vm, why, sizeof(why));
+	if (vm->code == BLIX_E_NOROOM && strcmp(vm->message, why) == 0)
+		return;
+	command = add(actions, COMMAND_VM_VERDICT);
+	command->vm_verdict.uid = vm->uid;
+	xreplace(&command->vm_verdict.reason, "unplaceable");
+	xreplace(&command->vm_verdict.message, why);
+}
+
+/* reconcile_cluster: every VM that waits for a decision gets one. */
+static void reconcile_cluster(const struct state *state, struct leader_actions *actions)
+{
+	if (state->phases[VM_PENDING] + state->phases[VM_RESOLVING] == 0)
+		return;
+	for (size_t i = 0; i < state->n_vms && actions->n < LEADER_ROUND; i++) {
+		const struct vm *vm = state->by_uid[i]; /* oldest first */
+
+		if (vm->phase != VM_PENDING && vm->phase != VM_RESOLVING)
+			continue;
+		if (vm->resolved_set)
+			decide_place(state, vm, actions);
+		else
+			decide_resolver(state, vm, actions);
+	}
+}
+
+static void judge_nodes(const struct leader *leader, const struct state *state,
+			const struct leader_event *event, struct leader_actions *actions)
+{
+	for (size_t i = 0; i < event->n_peers && actions->n < LEADER_ROUND; i++) {
+		const struct node *node = state_node(state, event->peers[i].id);
+		enum node_phase phase =
+			event->peers[i].age_ms > leader->grace_ms ? NODE_OFFLINE : NODE_READY;
+		struct command *command;
+
+		if (node == NULL || node->phase == phase)
+			continue;
+		command = add(actions, COMMAND_NODE_PHASE);
+		command->node_phase.id = node->id;
+		command->node_phase.phase = phase;
+	}
+}
+
+static void sweep_sessions(struct leader *leader, const struct state *state, uint64_t now_ms,
+			   struct leader_actions *actions)
+{
+	uint64_t before;
+
+	if (now_ms - leader->expired_ms < SESSION_SWEEP_MS || actions->n == LEADER_ROUND)
+		return;
+	leader->expired_ms = now_ms;
+	before = state->clock_ms > LIMIT_SESSION_IDLE ? state->clock_ms - LIMIT_SESSION_IDLE : 0;
+	for (size_t i = 0; i < state->n_sessions; i++) {
+		if (state->sessions[i]->used_ms >= before)
+			continue;
+		add(actions, COMMAND_SESSION_EXPIRE)->session_expire.before_ms = before;
+		return;
+	}
+}
+
+void leader_step(struct leader *leader, const struct state *state, const struct leader_event *event,
+		 uint64_t now_ms, struct leader_actions *ret)
+{
+	ret->n = 0;
+	if (event->kind == LEADER_ELECTED || event->kind == LEADER_DEPOSED) {
+		leader->leading = event->kind == LEADER_ELECTED;
+		leader->waiting = leader->again = false;
+		leader->expired_ms = now_ms;
+	}
+	if (event->kind == LEADER_SETTLED)
+		leader->waiting = false;
+	if (!leader->leading)
+		return;
+	if (leader->waiting) {
+		leader->again = true;
+		return;
+	}
+	leader->again = false;
+	if (event->kind == LEADER_TICK) {
+		judge_nodes(leader, state, event, ret);
+		sweep_sessions(leader, state, now_ms, ret);
+	}
+	reconcile_cluster(state, ret);
+	leader->waiting = ret->n > 0;
+}

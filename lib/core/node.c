@@ -1,0 +1,130 @@
+/* Nodes: what a host has, and what of it may be given to VMs. */
+#include "core/node.h"
+
+#include "base/alloc.h"
+
+#include <assert.h>
+
+const char *node_phase_name(enum node_phase phase)
+{
+	static const char *const names[NODE_PHASE_COUNT] = {"Ready", "Offline"};
+
+	assert((unsigned)phase < NODE_PHASE_COUNT);
+	return names[phase];
+}
+
+static uint64_t usable(uint64_t have, uint64_t reserved, uint32_t per_cent)
+{
+	return have > reserved ? (have - reserved) / 100 * per_cent +
+					 (have - reserved) % 100 * per_cent / 100
+			       : 0;
+}
+
+uint64_t node_usable_cpus(const struct node *node)
+{
+	return usable(node->facts.cpus, node->facts.reserved_cpus, node->facts.overcommit_cpu);
+}
+
+uint64_t node_usable_bytes(const struct node *node)
+{
+	return usable(node->facts.memory_bytes, node->facts.reserved_bytes,
+		      node->facts.overcommit_memory);
+}
+
+bool node_has_hypervisor(const struct node *node, const char *hypervisor)
+{
+	size_t n = strlen(hypervisor);
+
+	for (const char *p = node->facts.hypervisors; *p != '\0';) {
+		size_t word = strcspn(p, " ");
+
+		if (word == n && strncmp(p, hypervisor, n) == 0)
+			return true;
+		p += word + (p[word] == ' ');
+	}
+	return false;
+}
+
+void node_facts_init(struct node_facts *facts)
+{
+	memset(facts, 0, sizeof(*facts));
+	facts->overcommit_cpu = facts->overcommit_memory = 100;
+	facts->hypervisors = xstrdup("");
+	facts->accel = xstrdup("");
+	facts->supervision = xstrdup("");
+	facts->microvm_command = xstrdup("");
+	facts->version = xstrdup("");
+	facts->boot_id = xstrdup("");
+}
+
+void node_facts_done(struct node_facts *facts)
+{
+	free(facts->hypervisors);
+	free(facts->accel);
+	free(facts->supervision);
+	free(facts->microvm_command);
+	free(facts->version);
+	free(facts->boot_id);
+	memset(facts, 0, sizeof(*facts));
+}
+
+void node_facts_copy(struct node_facts *to, const struct node_facts *from)
+{
+	*to = *from;
+	to->hypervisors = xstrdup(from->hypervisors);
+	to->accel = xstrdup(from->accel);
+	to->supervision = xstrdup(from->supervision);
+	to->microvm_command = xstrdup(from->microvm_command);
+	to->version = xstrdup(from->version);
+	to->boot_id = xstrdup(from->boot_id);
+}
+
+bool node_facts_equal(const struct node_facts *a, const struct node_facts *b)
+{
+	return a->cpus == b->cpus && a->memory_bytes == b->memory_bytes &&
+	       a->reserved_cpus == b->reserved_cpus && a->reserved_bytes == b->reserved_bytes &&
+	       a->overcommit_cpu == b->overcommit_cpu &&
+	       a->overcommit_memory == b->overcommit_memory &&
+	       strcmp(a->hypervisors, b->hypervisors) == 0 && strcmp(a->accel, b->accel) == 0 &&
+	       strcmp(a->supervision, b->supervision) == 0 &&
+	       strcmp(a->microvm_command, b->microvm_command) == 0 &&
+	       strcmp(a->version, b->version) == 0 && strcmp(a->boot_id, b->boot_id) == 0;
+}
+
+struct node *node_new(void)
+{
+	struct node *node = xcalloc(1, sizeof(*node));
+
+	node->refs = 1;
+	node_facts_init(&node->facts);
+	return node;
+}
+
+struct node *node_ref(struct node *node)
+{
+	node->refs++;
+	return node;
+}
+
+void node_unref(struct node *node)
+{
+	if (node == NULL || --node->refs > 0)
+		return;
+	node_facts_done(&node->facts);
+	free(node);
+}
+
+struct node *node_own(struct node **slot)
+{
+	struct node *old = *slot, *copy;
+
+	if (old->refs == 1)
+		return old;
+	copy = xcalloc(1, sizeof(*copy));
+	*copy = *old;
+	copy->refs = 1;
+	node_facts_copy(&copy->facts, &old->facts);
+	node_unref(old);
+	*slot = copy;
+	return copy;
+}

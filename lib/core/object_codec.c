@@ -1,0 +1,244 @@
+/* Bytes of specs, VMs and nodes. The order of the fields is the format: a change of it is a new
+ * version of commands (command.h) and snapshots (state_snapshot.c). */
+#include "core/object_codec.h"
+
+#include "base/alloc.h"
+#include "base/limits.h"
+
+#define STORE_PATH_MAX 512 /* /nix/store/HASH-NAME: names end at 211 bytes */
+
+void put_spec(struct buf *out, const struct vm_spec *spec)
+{
+	put_string(out, spec->flake);
+	put_string(out, spec->attr);
+	put_u32(out, spec->cpus);
+	put_u64(out, spec->memory_bytes);
+	put_string(out, spec->hypervisor);
+	put_u32(out, spec->power);
+	put_string(out, spec->ready);
+	put_string(out, spec->node);
+	put_u8(out, spec->plain);
+	put_u32(out, (uint32_t)spec->labels.n);
+	for (size_t i = 0; i < spec->labels.n; i++) {
+		put_string(out, spec->labels.items[i].key);
+		put_string(out, spec->labels.items[i].value);
+	}
+}
+
+void get_spec(struct codec *in, struct vm_spec *spec)
+{
+	uint32_t n;
+
+	get_string_into(in, &spec->flake, LIMIT_FLAKE);
+	get_string_into(in, &spec->attr, LIMIT_ATTR);
+	spec->cpus = get_u32(in);
+	spec->memory_bytes = get_u64(in);
+	get_string_into(in, &spec->hypervisor, LIMIT_NAME);
+	spec->power = (enum vm_power)get_enum(in, VM_POWER_STOPPED + 1);
+	get_string_into(in, &spec->ready, LIMIT_READY);
+	get_string_into(in, &spec->node, LIMIT_NAME);
+	spec->plain = get_bool(in);
+	n = get_enum(in, LIMIT_LABELS + 1);
+	labels_done(&spec->labels);
+	for (uint32_t i = 0; i < n && !in->failed; i++) {
+		cleanup(freep)
+		char *key = get_string(in, LIMIT_LABEL_VALUE);
+		cleanup(freep)
+		char *value = get_string(in, LIMIT_LABEL_VALUE);
+
+		if (!in->failed && labels_set(&spec->labels, key, value, NULL) < 0)
+			in->failed = true;
+	}
+}
+
+void put_resolved(struct buf *out, const struct vm_resolved *resolved)
+{
+	put_u32(out, resolved->cpus);
+	put_u64(out, resolved->memory_bytes);
+	put_string(out, resolved->hypervisor);
+	put_string(out, resolved->out_path);
+	put_u64(out, resolved->lock);
+	put_string(out, resolved->base_url);
+	put_u32(out, resolved->n_volumes);
+	put_u32(out, resolved->n_shares);
+	put_u32(out, resolved->n_devices);
+}
+
+void get_resolved(struct codec *in, struct vm_resolved *resolved)
+{
+	resolved->cpus = get_u32(in);
+	resolved->memory_bytes = get_u64(in);
+	get_string_into(in, &resolved->hypervisor, LIMIT_NAME);
+	get_string_into(in, &resolved->out_path, STORE_PATH_MAX);
+	resolved->lock = get_u64(in);
+	get_string_into(in, &resolved->base_url, LIMIT_FLAKE);
+	resolved->n_volumes = get_u32(in);
+	resolved->n_shares = get_u32(in);
+	resolved->n_devices = get_u32(in);
+}
+
+static void put_ids(struct buf *out, const uint64_t *ids, uint32_t n)
+{
+	put_u32(out, n);
+	for (uint32_t i = 0; i < n; i++)
+		put_u64(out, ids[i]);
+}
+
+static uint32_t get_ids(struct codec *in, uint64_t *ids)
+{
+	uint32_t n = get_enum(in, VM_HOLDERS_MAX + 1);
+
+	for (uint32_t i = 0; i < n; i++)
+		ids[i] = get_u64(in);
+	return n;
+}
+
+static void put_status(struct buf *out, const struct vm *vm)
+{
+	put_u8(out, vm->ready);
+	put_u8(out, vm->restart);
+	put_u32(out, vm->grace_ms);
+	put_u32(out, vm->code);
+	put_text(out, vm->reason, LIMIT_NAME);
+	put_text(out, vm->message, LIMIT_MESSAGE);
+	put_string(out, vm->runner);
+	put_u64(out, vm->pid);
+	put_u64(out, vm->started_ms);
+	put_u32(out, vm->restarts);
+	put_u32(out, (uint32_t)vm->exit_code);
+	put_u32(out, vm->timings.queue_ms);
+	put_u32(out, vm->timings.resolve_ms);
+	put_u32(out, vm->timings.build_ms);
+	put_u32(out, vm->timings.start_ms);
+	put_u32(out, vm->timings.ready_ms);
+	put_u64(out, vm->operation);
+	put_string(out, vm->operation_verb);
+	put_u64(out, vm->operation_ms);
+}
+
+static void get_status(struct codec *in, struct vm *vm)
+{
+	vm->ready = get_bool(in);
+	vm->restart = get_bool(in);
+	vm->grace_ms = get_u32(in);
+	vm->code = (enum blix_code)get_enum(in, BLIX_CODE_COUNT);
+	get_string_into(in, &vm->reason, LIMIT_NAME);
+	get_string_into(in, &vm->message, LIMIT_MESSAGE);
+	get_string_into(in, &vm->runner, STORE_PATH_MAX);
+	vm->pid = get_u64(in);
+	vm->started_ms = get_u64(in);
+	vm->restarts = get_u32(in);
+	vm->exit_code = (int32_t)get_u32(in);
+	vm->timings.queue_ms = get_u32(in);
+	vm->timings.resolve_ms = get_u32(in);
+	vm->timings.build_ms = get_u32(in);
+	vm->timings.start_ms = get_u32(in);
+	vm->timings.ready_ms = get_u32(in);
+	vm->operation = get_u64(in);
+	get_string_into(in, &vm->operation_verb, LIMIT_NAME);
+	vm->operation_ms = get_u64(in);
+}
+
+void put_vm(struct buf *out, const struct vm *vm)
+{
+	put_u64(out, vm->uid);
+	put_u64(out, vm->version);
+	put_u64(out, vm->revision);
+	put_u64(out, vm->created_ms);
+	put_string(out, vm->name);
+	put_spec(out, &vm->spec);
+	put_u32(out, vm->phase);
+	put_u64(out, vm->phase_ms);
+	put_u64(out, vm->node);
+	put_u64(out, vm->epoch);
+	put_u64(out, vm->resolver);
+	put_u8(out, vm->resolved_set);
+	put_resolved(out, &vm->resolved);
+	put_status(out, vm);
+	put_ids(out, vm->holders, vm->n_holders);
+	put_ids(out, vm->rejected, vm->n_rejected);
+}
+
+struct vm *get_vm(struct codec *in)
+{
+	struct vm *vm = vm_new();
+
+	vm->uid = get_u64(in);
+	vm->version = get_u64(in);
+	vm->revision = get_u64(in);
+	vm->created_ms = get_u64(in);
+	get_name(in, vm->name, sizeof(vm->name));
+	get_spec(in, &vm->spec);
+	vm->phase = (enum vm_phase)get_enum(in, VM_PHASE_COUNT);
+	vm->phase_ms = get_u64(in);
+	vm->node = get_u64(in);
+	vm->epoch = get_u64(in);
+	vm->resolver = get_u64(in);
+	vm->resolved_set = get_bool(in);
+	get_resolved(in, &vm->resolved);
+	get_status(in, vm);
+	vm->n_holders = get_ids(in, vm->holders);
+	vm->n_rejected = get_ids(in, vm->rejected);
+	return vm;
+}
+
+void put_facts(struct buf *out, const struct node_facts *facts)
+{
+	put_u32(out, facts->cpus);
+	put_u64(out, facts->memory_bytes);
+	put_u32(out, facts->reserved_cpus);
+	put_u64(out, facts->reserved_bytes);
+	put_u32(out, facts->overcommit_cpu);
+	put_u32(out, facts->overcommit_memory);
+	put_string(out, facts->hypervisors);
+	put_string(out, facts->accel);
+	put_string(out, facts->supervision);
+	put_string(out, facts->microvm_command);
+	put_string(out, facts->version);
+	put_string(out, facts->boot_id);
+}
+
+void get_facts(struct codec *in, struct node_facts *facts)
+{
+	facts->cpus = get_u32(in);
+	facts->memory_bytes = get_u64(in);
+	facts->reserved_cpus = get_u32(in);
+	facts->reserved_bytes = get_u64(in);
+	facts->overcommit_cpu = get_u32(in);
+	facts->overcommit_memory = get_u32(in);
+	get_string_into(in, &facts->hypervisors, 256);
+	get_string_into(in, &facts->accel, LIMIT_NAME);
+	get_string_into(in, &facts->supervision, LIMIT_NAME);
+	get_string_into(in, &facts->microvm_command, STORE_PATH_MAX);
+	get_string_into(in, &facts->version, LIMIT_NAME);
+	get_string_into(in, &facts->boot_id, LIMIT_NAME);
+	/* Bounds that keep the sums of node_usable_*() inside 64 bits. */
+	if (facts->overcommit_cpu > 100000 || facts->overcommit_memory > 100000 ||
+	    facts->memory_bytes > LIMIT_MEMORY * 64)
+		in->failed = true;
+}
+
+void put_node(struct buf *out, const struct node *node)
+{
+	put_u64(out, node->id);
+	put_u64(out, node->revision);
+	put_u64(out, node->created_ms);
+	put_u64(out, node->phase_ms);
+	put_u32(out, node->phase);
+	put_string(out, node->name);
+	put_facts(out, &node->facts);
+}
+
+struct node *get_node(struct codec *in)
+{
+	struct node *node = node_new();
+
+	node->id = get_u64(in);
+	node->revision = get_u64(in);
+	node->created_ms = get_u64(in);
+	node->phase_ms = get_u64(in);
+	node->phase = (enum node_phase)get_enum(in, NODE_PHASE_COUNT);
+	get_name(in, node->name, sizeof(node->name));
+	get_facts(in, &node->facts);
+	return node;
+}

@@ -1,0 +1,433 @@
+/* Objects as JSON: see object_json.h and docs/api.md. */
+#include "core/object_json.h"
+
+#include "base/alloc.h"
+#include "base/parse.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+static cJSON *begin_object(const char *kind)
+{
+	cJSON *object = json_object();
+
+	json_add_string(object, "kind", kind);
+	json_add_string(object, "apiVersion", BLIX_API_VERSION);
+	return object;
+}
+
+static void add_uid(cJSON *object, const char *key, uint64_t uid)
+{
+	char text[24];
+
+	(void)snprintf(text, sizeof(text), "%" PRIu64, uid);
+	json_add_string(object, key, text);
+}
+
+static void add_u64_known(cJSON *object, const char *key, uint64_t value)
+{
+	if (value != 0)
+		json_add_u64(object, key, value);
+}
+
+static cJSON *spec_json(const struct vm_spec *spec)
+{
+	cJSON *object = json_object();
+
+	json_add_string(object, "flake", spec->flake);
+	json_add_string(object, "attr", spec->attr);
+	add_u64_known(object, "cpus", spec->cpus);
+	add_u64_known(object, "memoryBytes", spec->memory_bytes);
+	json_add_string(object, "hypervisor", spec->hypervisor);
+	json_add_string(object, "powerState",
+			spec->power == VM_POWER_RUNNING ? "Running" : "Stopped");
+	json_add_string(object, "ready", spec->ready);
+	json_add_string(object, "node", spec->node);
+	if (spec->plain)
+		json_add_bool(object, "plain", true);
+	return object;
+}
+
+static cJSON *labels_json(const struct labels *labels)
+{
+	cJSON *object = json_object();
+
+	for (size_t i = 0; i < labels->n; i++)
+		json_add(object, labels->items[i].key, cJSON_CreateString(labels->items[i].value));
+	return object;
+}
+
+static const char *node_name(const struct state *state, uint64_t id)
+{
+	const struct node *node = state_node(state, id);
+
+	return node != NULL ? node->name : "";
+}
+
+/* What a reader sees: the log cannot know how a VM fares on a node that does not answer. */
+static bool on_lost_node(const struct vm *vm, const struct state *state)
+{
+	const struct node *node = state_node(state, vm->node);
+
+	return vm_is_committed(vm) && node != NULL && node->phase == NODE_OFFLINE;
+}
+
+static const char *shown_phase(const struct vm *vm, const struct state *state)
+{
+	return vm_phase_name(vm->phase != VM_DELETING && on_lost_node(vm, state) ? VM_UNKNOWN
+										 : vm->phase);
+}
+
+static cJSON *timings_json(const struct vm_timings *t)
+{
+	cJSON *object = json_object();
+
+	add_u64_known(object, "queueMs", t->queue_ms);
+	add_u64_known(object, "resolveMs", t->resolve_ms);
+	add_u64_known(object, "buildMs", t->build_ms);
+	add_u64_known(object, "startMs", t->start_ms);
+	add_u64_known(object, "readyMs", t->ready_ms);
+	return object;
+}
+
+static cJSON *resolved_json(const struct vm_resolved *resolved)
+{
+	cJSON *object = json_object();
+
+	json_add_u64(object, "cpus", resolved->cpus);
+	json_add_u64(object, "memoryBytes", resolved->memory_bytes);
+	json_add_string(object, "hypervisor", resolved->hypervisor);
+	json_add_u64(object, "volumes", resolved->n_volumes);
+	json_add_u64(object, "shares", resolved->n_shares);
+	json_add_u64(object, "devices", resolved->n_devices);
+	json_add_string(object, "outPath", resolved->out_path);
+	return object;
+}
+
+static void add_cause(cJSON *status, const struct vm *vm, const struct state *state)
+{
+	if (on_lost_node(vm, state)) {
+		json_add_string(status, "reason", "node-offline");
+		json_add_string(status, "message", "its node does not answer; it may well run on");
+		return;
+	}
+	if (vm->code != BLIX_OK)
+		json_add_string(status, "code", blix_code_info(vm->code)->slug);
+	json_add_string(status, "reason", vm->reason);
+	json_add_string(status, "message", vm->message);
+}
+
+static cJSON *operation_json(const struct vm *vm)
+{
+	cJSON *object = json_object();
+
+	add_uid(object, "id", vm->operation);
+	json_add_string(object, "verb", vm->operation_verb);
+	json_add_time(object, "startedAt", vm->operation_ms);
+	return object;
+}
+
+static cJSON *status_json(const struct vm *vm, const struct state *state)
+{
+	cJSON *status = json_object();
+
+	json_add_string(status, "phase", shown_phase(vm, state));
+	json_add_time(status, "phaseSince", vm->phase_ms);
+	json_add_string(status, "node", node_name(state, vm->node));
+	add_u64_known(status, "epoch", vm->epoch);
+	json_add_string(status, "resolver", node_name(state, vm->resolver));
+	if (vm->spec.ready[0] != '\0')
+		json_add_bool(status, "ready", vm->ready);
+	add_cause(status, vm, state);
+	if (vm->resolved_set)
+		json_add(status, "resolved", resolved_json(&vm->resolved));
+	json_add_string(status, "runner", vm->runner);
+	add_u64_known(status, "pid", vm->pid);
+	json_add_time(status, "startedAt", vm->pid != 0 ? vm->started_ms : 0);
+	json_add_u64(status, "restarts", vm->restarts);
+	if (vm->exit_code >= 0)
+		json_add_u64(status, "exitCode", (uint64_t)vm->exit_code);
+	json_add_bool(status, "pinned", vm_is_pinned(vm));
+	json_add(status, "timings", timings_json(&vm->timings));
+	json_add(status, "operation", operation_json(vm));
+	return status;
+}
+
+cJSON *vm_json(const struct vm *vm, const struct state *state)
+{
+	cJSON *object = begin_object("VM"), *metadata = json_object();
+
+	json_add_string(metadata, "name", vm->name);
+	add_uid(metadata, "uid", vm->uid);
+	json_add(metadata, "labels", labels_json(&vm->spec.labels));
+	json_add_u64(metadata, "version", vm->version);
+	json_add_u64(metadata, "revision", vm->revision);
+	json_add_time(metadata, "createdAt", vm->created_ms);
+	json_add(object, "metadata", metadata);
+	json_add(object, "spec", spec_json(&vm->spec));
+	json_add(object, "status", status_json(vm, state));
+	return object;
+}
+
+cJSON *vm_summary_json(const struct vm *vm, const struct state *state)
+{
+	cJSON *object = json_object(), *metadata = json_object(), *status = json_object();
+	cJSON *spec = json_object(), *resolved = json_object();
+
+	json_add_string(metadata, "name", vm->name);
+	add_uid(metadata, "uid", vm->uid);
+	json_add_u64(metadata, "revision", vm->revision);
+	json_add_time(metadata, "createdAt", vm->created_ms);
+	json_add(object, "metadata", metadata);
+	json_add_string(spec, "powerState",
+			vm->spec.power == VM_POWER_RUNNING ? "Running" : "Stopped");
+	json_add(object, "spec", spec);
+	json_add_string(status, "phase", shown_phase(vm, state));
+	json_add_string(status, "node", node_name(state, vm->node));
+	if (vm->spec.ready[0] != '\0')
+		json_add_bool(status, "ready", vm->ready);
+	json_add_string(status, "reason", on_lost_node(vm, state) ? "node-offline" : vm->reason);
+	json_add_time(status, "phaseSince", vm->phase_ms);
+	add_u64_known(resolved, "cpus", vm->resolved_set ? vm->resolved.cpus : vm->spec.cpus);
+	add_u64_known(resolved, "memoryBytes",
+		      vm->resolved_set ? vm->resolved.memory_bytes : vm->spec.memory_bytes);
+	json_add(status, "resolved", resolved);
+	json_add(object, "status", status);
+	return object;
+}
+
+static cJSON *amount_json(uint64_t cpus, uint64_t bytes)
+{
+	cJSON *object = json_object();
+
+	json_add_u64(object, "cpus", cpus);
+	json_add_u64(object, "memoryBytes", bytes);
+	return object;
+}
+
+static cJSON *words_json(const char *words)
+{
+	cJSON *array = json_array();
+
+	for (const char *p = words; *p != '\0';) {
+		size_t n = strcspn(p, " ");
+		cleanup(freep)
+		char *word = xstrndup(p, n);
+
+		json_push_string(array, word);
+		p += n + (p[n] == ' ');
+	}
+	return array;
+}
+
+cJSON *node_json(const struct node *node)
+{
+	cJSON *object = begin_object("Node"), *metadata = json_object(), *spec = json_object();
+	cJSON *status = json_object(), *overcommit = json_object();
+	const struct node_facts *facts = &node->facts;
+
+	json_add_string(metadata, "name", node->name);
+	add_uid(metadata, "id", node->id);
+	json_add_u64(metadata, "revision", node->revision);
+	json_add_time(metadata, "createdAt", node->created_ms);
+	json_add(object, "metadata", metadata);
+	json_add_string(spec, "role", "server");
+	json_add(overcommit, "cpu", cJSON_CreateNumber(facts->overcommit_cpu / 100.0));
+	json_add(overcommit, "memory", cJSON_CreateNumber(facts->overcommit_memory / 100.0));
+	json_add(spec, "overcommit", overcommit);
+	json_add(spec, "reserved", amount_json(facts->reserved_cpus, facts->reserved_bytes));
+	json_add(object, "spec", spec);
+	json_add_string(status, "phase", node_phase_name(node->phase));
+	json_add_time(status, "phaseSince", node->phase_ms);
+	json_add(status, "capacity", amount_json(facts->cpus, facts->memory_bytes));
+	json_add(status, "usable", amount_json(node_usable_cpus(node), node_usable_bytes(node)));
+	json_add(status, "committed", amount_json(node->committed_cpus, node->committed_bytes));
+	json_add_u64(status, "vms", node->vms);
+	json_add(status, "hypervisors", words_json(facts->hypervisors));
+	json_add_string(status, "accel", facts->accel);
+	json_add_string(status, "supervision", facts->supervision);
+	json_add_string(status, "microvmCommand", facts->microvm_command);
+	json_add_string(status, "version", facts->version);
+	json_add_string(status, "bootId", facts->boot_id);
+	json_add(object, "status", status);
+	return object;
+}
+
+cJSON *event_json(const struct event *event)
+{
+	cJSON *object = json_object();
+
+	json_add_u64(object, "revision", event->revision);
+	json_add_time(object, "time", event->clock_ms);
+	json_add_string(object, "kind", event->kind);
+	if (event->uid != 0)
+		add_uid(object, "uid", event->uid);
+	json_add_string(object, "name", event->name);
+	json_add_string(object, "reason", event->reason);
+	json_add_string(object, "message", event->message);
+	return object;
+}
+
+static int labels_parse(const cJSON *object, struct labels *labels, struct blix_error *err)
+{
+	const cJSON *item;
+	int rc;
+
+	cJSON_ArrayForEach (item, object) {
+		if (!cJSON_IsString(item))
+			return blix_fail(err, BLIX_E_INVALID, "label '%s' must be a string",
+					 item->string);
+		rc = labels_set(labels, item->string, item->valuestring, err);
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+static int metadata_parse(const cJSON *body, char *ret_name, struct vm_spec *spec,
+			  struct blix_error *err)
+{
+	static const char *const keys[] = {"name", "labels", NULL};
+	const cJSON *metadata = NULL, *labels = NULL;
+	const char *name = "";
+	int rc;
+
+	if ((rc = json_get_object(body, "metadata", &metadata, err)) < 0)
+		return rc;
+	if (metadata == NULL)
+		return blix_fail(err, BLIX_E_INVALID, "key 'metadata' is missing");
+	if ((rc = json_only_keys(metadata, keys, err)) < 0 ||
+	    (rc = json_get_string(metadata, "name", &name, err)) < 0 ||
+	    (rc = json_get_object(metadata, "labels", &labels, err)) < 0)
+		return blix_wrap(err, "metadata");
+	if ((rc = parse_name("name", name, err)) < 0)
+		return rc;
+	if (labels != NULL && (rc = labels_parse(labels, &spec->labels, err)) < 0)
+		return blix_wrap(err, "metadata.labels");
+	memcpy(ret_name, name, strlen(name) + 1);
+	return 0;
+}
+
+static int string_into(const cJSON *object, const char *key, char **slot, struct blix_error *err)
+{
+	const char *value = NULL;
+	int rc = json_get_string(object, key, &value, err);
+
+	if (rc == 0 && value != NULL)
+		xreplace(slot, value);
+	return rc;
+}
+
+static int power_parse(const cJSON *object, enum vm_power *ret, struct blix_error *err)
+{
+	const char *power = "Running";
+	int rc = json_get_string(object, "powerState", &power, err);
+
+	if (rc < 0)
+		return rc;
+	if (strcmp(power, "Running") != 0 && strcmp(power, "Stopped") != 0)
+		return blix_fail(err, BLIX_E_INVALID, "powerState must be Running or Stopped");
+	*ret = strcmp(power, "Running") == 0 ? VM_POWER_RUNNING : VM_POWER_STOPPED;
+	return 0;
+}
+
+static int spec_parse(const cJSON *object, struct vm_spec *spec, struct blix_error *err)
+{
+	static const char *const keys[] = {"flake",	 "attr",       "cpus",	"memoryBytes",
+					   "hypervisor", "powerState", "ready", "node",
+					   "plain",	 NULL};
+	uint64_t cpus = 0;
+	int rc;
+
+	if ((rc = json_only_keys(object, keys, err)) < 0 ||
+	    (rc = string_into(object, "flake", &spec->flake, err)) < 0 ||
+	    (rc = string_into(object, "attr", &spec->attr, err)) < 0 ||
+	    (rc = string_into(object, "hypervisor", &spec->hypervisor, err)) < 0 ||
+	    (rc = string_into(object, "ready", &spec->ready, err)) < 0 ||
+	    (rc = string_into(object, "node", &spec->node, err)) < 0 ||
+	    (rc = json_get_u64(object, "cpus", &cpus, err)) < 0 ||
+	    (rc = json_get_u64(object, "memoryBytes", &spec->memory_bytes, err)) < 0 ||
+	    (rc = json_get_bool(object, "plain", &spec->plain, err)) < 0 ||
+	    (rc = power_parse(object, &spec->power, err)) < 0)
+		return rc;
+	spec->cpus = cpus <= LIMIT_CPUS ? (uint32_t)cpus : LIMIT_CPUS + 1;
+	return vm_spec_check(spec, err);
+}
+
+int vm_create_parse(const cJSON *body, char *ret_name, struct vm_spec *spec, struct blix_error *err)
+{
+	static const char *const keys[] = {"kind", "apiVersion", "metadata", "spec", NULL};
+	const char *kind = "VM", *version = BLIX_API_VERSION;
+	const cJSON *object = NULL;
+	struct vm_spec parsed;
+	int rc;
+
+	if ((rc = json_only_keys(body, keys, err)) < 0 ||
+	    (rc = json_get_string(body, "kind", &kind, err)) < 0 ||
+	    (rc = json_get_string(body, "apiVersion", &version, err)) < 0 ||
+	    (rc = json_get_object(body, "spec", &object, err)) < 0)
+		return rc;
+	if (strcmp(kind, "VM") != 0 || strcmp(version, BLIX_API_VERSION) != 0)
+		return blix_fail(err, BLIX_E_INVALID, "kind must be VM, apiVersion %s",
+				 BLIX_API_VERSION);
+	if (object == NULL)
+		return blix_fail(err, BLIX_E_INVALID, "key 'spec' is missing");
+	vm_spec_init(&parsed);
+	rc = metadata_parse(body, ret_name, &parsed, err);
+	if (rc == 0)
+		rc = spec_parse(object, &parsed, err);
+	if (rc < 0) {
+		vm_spec_done(&parsed);
+		return rc;
+	}
+	*spec = parsed;
+	return 0;
+}
+
+cJSON *vm_create_json(const char *name, const struct vm_spec *spec)
+{
+	cJSON *object = begin_object("VM"), *metadata = json_object();
+
+	json_add_string(metadata, "name", name);
+	json_add(metadata, "labels", labels_json(&spec->labels));
+	json_add(object, "metadata", metadata);
+	json_add(object, "spec", spec_json(spec));
+	return object;
+}
+
+cJSON *error_json(const struct blix_error *err, cJSON *details)
+{
+	const struct blix_code_info *info = blix_code_info(err->code);
+	cJSON *object = json_object();
+
+	json_add_string(object, "code", info->slug);
+	json_add_string(object, "reason", blix_error_reason(err));
+	json_add_string(object, "message", err->text);
+	json_add_string(object, "hint", err->hint);
+	json_add_bool(object, "retryable", info->retryable);
+	json_add_bool(object, "definite", info->definite);
+	json_add(object, "details", details != NULL ? details : json_object());
+	return object;
+}
+
+void error_parse(const cJSON *object, int http, struct blix_error *ret)
+{
+	const char *code = NULL, *reason = "", *message = NULL, *hint = "";
+
+	if (cJSON_IsObject(object)) {
+		(void)json_get_string(object, "code", &code, NULL);
+		(void)json_get_string(object, "reason", &reason, NULL);
+		(void)json_get_string(object, "message", &message, NULL);
+		(void)json_get_string(object, "hint", &hint, NULL);
+	}
+	if (code == NULL || message == NULL) {
+		(void)blix_fail(ret, BLIX_E_INTERNAL,
+				"the daemon answered with status %d and no "
+				"error object",
+				http);
+		return;
+	}
+	(void)blix_fail(ret, blix_code_find(code), "%s", message);
+	blix_reason(ret, reason);
+	blix_hint(ret, "%s", hint);
+}

@@ -1,0 +1,669 @@
+/* state_apply(): one function per command, each a small story about one object.
+ *
+ * Happy path: the session says that the request is new, the command's function checks that it fits
+ * what the state says now, takes the next revision, edits, and tells an event. It fails by a
+ * refusal: nothing has changed then but the session's memory of the answer.
+ */
+#include "core/place.h"
+#include "core/state_internal.h"
+
+#include "base/alloc.h"
+#include "base/json.h"
+#include "base/parse.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+void state_begin(struct state *s, uint64_t elapsed_ms, uint64_t wall_ms)
+{
+	s->clock_ms = s->clock_ms == 0 ? wall_ms : s->clock_ms + elapsed_ms;
+	s->clock_jump_ms = wall_ms > s->clock_ms ? wall_ms - s->clock_ms : s->clock_ms - wall_ms;
+}
+
+static void refuse(struct command_result *r, enum blix_code code, enum refusal why)
+{
+	r->code = code;
+	r->why = why;
+}
+
+static void vm_event(struct state *s, const struct vm *vm, const char *reason, const char *message)
+{
+	state_emit(s, "vm", vm->uid, vm->name, reason, message);
+}
+
+static void set_why(struct vm *vm, enum blix_code code, const char *reason, const char *message)
+{
+	vm->code = code;
+	xreplace(&vm->reason, reason);
+	xreplace(&vm->message, message);
+}
+
+static uint32_t elapsed_ms(const struct state *s, uint64_t since_ms)
+{
+	uint64_t ms = s->clock_ms > since_ms ? s->clock_ms - since_ms : 0;
+
+	return ms < UINT32_MAX ? (uint32_t)ms : UINT32_MAX;
+}
+
+static void begin_operation(struct state *s, struct vm *vm, const char *verb)
+{
+	vm->operation = s->revision;
+	vm->operation_ms = s->clock_ms;
+	xreplace(&vm->operation_verb, verb);
+}
+
+static void apply_create(struct state *s, const struct command *c, struct command_result *r)
+{
+	struct vm *vm;
+
+	if (parse_name("name", c->vm_create.name, NULL) < 0 ||
+	    vm_spec_check(&c->vm_create.spec, NULL) < 0) {
+		refuse(r, BLIX_E_INVALID, REFUSAL_BAD_SPEC);
+		return;
+	}
+	if (state_vm(s, c->vm_create.name) != NULL) {
+		refuse(r, BLIX_E_EXISTS, REFUSAL_VM_EXISTS);
+		return;
+	}
+	if (s->n_vms >= LIMIT_VMS) {
+		refuse(r, BLIX_E_BUSY, REFUSAL_FULL);
+		return;
+	}
+	s->revision++;
+	vm = vm_new();
+	vm->uid = s->revision;
+	vm->version = 1;
+	vm->created_ms = vm->phase_ms = s->clock_ms;
+	memcpy(vm->name, c->vm_create.name, sizeof(vm->name));
+	vm_spec_done(&vm->spec);
+	vm_spec_copy(&vm->spec, &c->vm_create.spec);
+	begin_operation(s, vm, "create");
+	state_add_vm(s, vm);
+	vm_event(s, vm, "vm-created", vm->spec.flake);
+	r->uid = vm->uid;
+}
+
+/* The VM a user's command names, if it may be changed. */
+static const struct vm *named_vm(const struct state *s, const char *name, uint64_t if_version,
+				 struct command_result *r)
+{
+	const struct vm *vm = state_vm(s, name);
+
+	if (vm == NULL)
+		refuse(r, BLIX_E_NOTFOUND, REFUSAL_VM_MISSING);
+	else if (if_version != 0 && if_version != vm->version)
+		refuse(r, BLIX_E_CONFLICT, REFUSAL_VM_VERSION);
+	else
+		r->uid = vm->uid;
+	return r->code == BLIX_OK ? vm : NULL;
+}
+
+static void power_set(struct vm *vm, enum vm_power power)
+{
+	if (vm->spec.power != power)
+		vm->version++;
+	vm->spec.power = power;
+}
+
+static void vm_start(struct state *s, struct vm *vm)
+{
+	power_set(vm, VM_POWER_RUNNING);
+	if (vm->phase == VM_STOPPING) {
+		vm->restart = true;
+		return;
+	}
+	if (vm->phase != VM_STOPPED && vm->phase != VM_FAILED)
+		return;
+	vm_move(vm, VM_PENDING, s->clock_ms);
+	set_why(vm, BLIX_OK, "", "");
+	vm->n_rejected = 0;
+	vm->ready = false;
+	memset(&vm->timings, 0, sizeof(vm->timings));
+}
+
+static void vm_stop(struct state *s, struct vm *vm, uint32_t grace_ms, bool restart)
+{
+	if (!restart)
+		power_set(vm, VM_POWER_STOPPED);
+	vm->restart = restart;
+	if (vm->phase == VM_STOPPING) {
+		vm->grace_ms = grace_ms;
+	} else if (vm_is_committed(vm)) {
+		vm->grace_ms = grace_ms;
+		vm->ready = false;
+		vm_move(vm, VM_STOPPING, s->clock_ms);
+	} else if (vm->phase != VM_STOPPED) {
+		set_why(vm, BLIX_OK, "", "");
+		vm_move(vm, VM_STOPPED, s->clock_ms);
+	}
+}
+
+static void apply_power(struct state *s, const struct command *c, struct command_result *r)
+{
+	static const char *const verbs[] = {"", "start", "stop", "restart"};
+	const struct vm *found = named_vm(s, c->vm_power.name, c->vm_power.if_version, r);
+	enum vm_verb verb = c->vm_power.verb;
+	struct vm *vm;
+
+	if (found == NULL)
+		return;
+	if (found->phase == VM_DELETING) {
+		refuse(r, BLIX_E_REFUSED, REFUSAL_VM_DELETING);
+		return;
+	}
+	if (verb == VM_VERB_RESTART && !vm_is_committed(found))
+		verb = VM_VERB_START;
+	s->revision++;
+	vm = state_edit(s, found);
+	begin_operation(s, vm, verbs[c->vm_power.verb]);
+	if (verb == VM_VERB_START)
+		vm_start(s, vm);
+	else
+		vm_stop(s, vm, c->vm_power.grace_ms, verb == VM_VERB_RESTART);
+	state_edited(s, vm);
+	vm_event(s, vm, verb == VM_VERB_START ? "vm-start-asked" : "vm-stop-asked", c->principal);
+}
+
+static void apply_delete(struct state *s, const struct command *c, struct command_result *r)
+{
+	const struct vm *found = named_vm(s, c->vm_delete.name, c->vm_delete.if_version, r);
+	struct vm *vm;
+
+	if (found == NULL)
+		return;
+	s->revision++;
+	vm = state_edit(s, found);
+	vm->grace_ms = c->vm_delete.grace_ms;
+	vm->ready = false;
+	if (vm->phase != VM_DELETING) {
+		begin_operation(s, vm, "delete");
+		vm_move(vm, VM_DELETING, s->clock_ms);
+	}
+	state_edited(s, vm);
+	vm_event(s, vm, "vm-delete-asked", c->principal);
+	if (vm->n_holders == 0) {
+		vm_event(s, vm, "vm-deleted", "");
+		state_remove_vm(s, vm);
+	}
+}
+
+/* The VM a decision of the leader or a finding of a node is about, if it is still current. */
+static const struct vm *current_vm(const struct state *s, uint64_t uid, struct command_result *r)
+{
+	const struct vm *vm = state_vm_uid(s, uid);
+
+	if (vm == NULL)
+		refuse(r, BLIX_E_CONFLICT, REFUSAL_STALE);
+	else
+		r->uid = uid;
+	return vm;
+}
+
+static void apply_resolve(struct state *s, const struct command *c, struct command_result *r)
+{
+	const struct vm *found = current_vm(s, c->vm_resolve.uid, r);
+	const struct node *node = state_node(s, c->vm_resolve.node);
+	const struct node *resolver;
+	struct vm *vm;
+	bool orphaned;
+
+	if (found == NULL)
+		return;
+	resolver = state_node(s, found->resolver);
+	orphaned =
+		found->phase == VM_RESOLVING && (resolver == NULL || resolver->phase != NODE_READY);
+	if (node == NULL || node->phase != NODE_READY ||
+	    !((found->phase == VM_PENDING && !found->resolved_set) || orphaned)) {
+		refuse(r, BLIX_E_CONFLICT, REFUSAL_STALE);
+		return;
+	}
+	s->revision++;
+	vm = state_edit(s, found);
+	vm->resolver = node->id;
+	vm->timings.queue_ms = elapsed_ms(s, vm->operation_ms);
+	vm_move(vm, VM_RESOLVING, s->clock_ms);
+	state_edited(s, vm);
+	vm_event(s, vm, "vm-resolving", node->name);
+}
+
+static void apply_resolved(struct state *s, const struct command *c, struct command_result *r)
+{
+	const struct vm *found = current_vm(s, c->vm_resolved.uid, r);
+	struct vm *vm;
+
+	if (found == NULL)
+		return;
+	if (found->phase != VM_RESOLVING || found->resolver != c->vm_resolved.node) {
+		refuse(r, BLIX_E_CONFLICT, REFUSAL_STALE);
+		return;
+	}
+	s->revision++;
+	vm = state_edit(s, found);
+	vm->resolver = 0;
+	vm->timings.resolve_ms = c->vm_resolved.resolve_ms;
+	if (c->vm_resolved.code != BLIX_OK) {
+		set_why(vm, c->vm_resolved.code, c->vm_resolved.reason, c->vm_resolved.message);
+		vm_move(vm, VM_FAILED, s->clock_ms);
+		vm_event(s, vm, "vm-resolve-failed", vm->message);
+	} else {
+		vm_resolved_done(&vm->resolved);
+		vm_resolved_copy(&vm->resolved, &c->vm_resolved.resolved);
+		vm->resolved.lock =
+			state_lock_add(s, c->vm_resolved.lock.data, c->vm_resolved.lock.len);
+		vm->resolved_set = true;
+		vm_move(vm, vm->spec.power == VM_POWER_RUNNING ? VM_PENDING : VM_STOPPED,
+			s->clock_ms);
+		vm_event(s, vm, "vm-resolved", vm->resolved.out_path);
+	}
+	state_edited(s, vm);
+}
+
+static void apply_assign(struct state *s, const struct command *c, struct command_result *r)
+{
+	const struct vm *found = current_vm(s, c->vm_assign.uid, r);
+	const struct node *node = state_node(s, c->vm_assign.node);
+	struct vm *vm;
+
+	if (found == NULL)
+		return;
+	if (found->phase != VM_PENDING || !found->resolved_set || node == NULL ||
+	    found->epoch != c->vm_assign.epoch) {
+		refuse(r, BLIX_E_CONFLICT, REFUSAL_STALE);
+		return;
+	}
+	if (place_node(found, node).reject != PLACE_FITS) {
+		refuse(r, BLIX_E_NOROOM, REFUSAL_NO_ROOM);
+		return;
+	}
+	s->revision++;
+	vm = state_edit(s, found);
+	vm->node = node->id;
+	vm->epoch++;
+	vm->ready = false;
+	vm->pid = 0;
+	vm_hold(vm, node->id);
+	set_why(vm, BLIX_OK, "", "");
+	vm->timings.queue_ms = elapsed_ms(s, vm->operation_ms) - vm->timings.resolve_ms;
+	if (vm->timings.queue_ms > UINT32_MAX / 2) /* clocks of two nodes: never below 0 */
+		vm->timings.queue_ms = 0;
+	vm_move(vm, VM_SCHEDULED, s->clock_ms);
+	state_edited(s, vm);
+	vm_event(s, vm, "vm-scheduled", node->name);
+}
+
+static void apply_verdict(struct state *s, const struct command *c, struct command_result *r)
+{
+	const struct vm *found = current_vm(s, c->vm_verdict.uid, r);
+	struct vm *vm;
+
+	if (found == NULL)
+		return;
+	if (found->phase != VM_PENDING || !found->resolved_set) {
+		refuse(r, BLIX_E_CONFLICT, REFUSAL_STALE);
+		return;
+	}
+	s->revision++;
+	vm = state_edit(s, found);
+	set_why(vm, BLIX_E_NOROOM, c->vm_verdict.reason, c->vm_verdict.message);
+	state_edited(s, vm);
+	vm_event(s, vm, "vm-unplaceable", vm->message);
+}
+
+/* A node has given up: where else might it run? The image is the same everywhere, and a directory
+ * that belongs to somebody else is for a person to look at. */
+static void report_failed(struct state *s, struct vm *vm, const struct vm_report *report)
+{
+	bool elsewhere = report->code != BLIX_E_IMAGE && report->code != BLIX_E_EXISTS &&
+			 !vm_is_pinned(vm) && vm->n_rejected < VM_HOLDERS_MAX;
+
+	set_why(vm, report->code, report->reason, report->message);
+	vm->pid = 0;
+	vm->ready = false;
+	vm->exit_code = report->exit_code;
+	if (elsewhere)
+		vm->rejected[vm->n_rejected++] = report->node;
+	vm_move(vm, VM_FAILED, s->clock_ms);
+	if (elsewhere && place(s, vm) != NULL)
+		vm_move(vm, VM_PENDING, s->clock_ms);
+	vm_event(s, vm, "vm-failed", vm->message);
+}
+
+static void report_stopped(struct state *s, struct vm *vm, const struct vm_report *report)
+{
+	bool asked = vm->phase == VM_STOPPING;
+
+	vm->pid = 0;
+	vm->ready = false;
+	vm->exit_code = report->exit_code;
+	set_why(vm, BLIX_OK, asked ? "" : "guest-shutdown", "");
+	vm_move(vm, asked && vm->restart ? VM_PENDING : VM_STOPPED, s->clock_ms);
+	if (vm->phase == VM_PENDING)
+		memset(&vm->timings, 0, sizeof(vm->timings));
+	vm->restart = false;
+	vm->n_rejected = 0;
+	vm_event(s, vm, asked ? "vm-stopped" : "vm-guest-shutdown", "");
+}
+
+static void report_running(struct state *s, struct vm *vm, const struct vm_report *report)
+{
+	vm_move(vm, VM_RUNNING, s->clock_ms);
+	vm->pid = report->pid;
+	vm->started_ms = report->started_ms;
+	vm->timings.start_ms = report->duration_ms;
+	xreplace(&vm->runner, report->runner);
+	set_why(vm, BLIX_OK, "", "");
+	vm_event(s, vm, "vm-running", vm->runner);
+}
+
+static void report_retry(struct state *s, struct vm *vm, const struct vm_report *report)
+{
+	set_why(vm, report->code, report->reason, report->message);
+	vm->pid = 0;
+	vm->ready = false;
+	vm->restarts++;
+	vm_move(vm, VM_SCHEDULED, s->clock_ms);
+	vm_event(s, vm, "vm-retry", vm->message);
+}
+
+/* The phase a report of this kind leads to; stale when the table does not allow it. */
+static bool report_fits(const struct vm *vm, const struct vm_report *report)
+{
+	static const enum vm_phase to[VM_REPORT_KIND_COUNT] = {
+		[VM_REPORT_BUILDING] = VM_BUILDING, [VM_REPORT_STARTING] = VM_STARTING,
+		[VM_REPORT_RUNNING] = VM_RUNNING,   [VM_REPORT_READY] = VM_RUNNING,
+		[VM_REPORT_STOPPED] = VM_STOPPED,   [VM_REPORT_EXITED] = VM_STOPPED,
+		[VM_REPORT_RETRY] = VM_SCHEDULED,   [VM_REPORT_FAILED] = VM_FAILED,
+		[VM_REPORT_UNKNOWN] = VM_UNKNOWN,
+	};
+	enum vm_phase next = to[report->kind];
+
+	if (vm->node != report->node || vm->epoch != report->epoch || !vm_is_committed(vm) ||
+	    vm->phase == VM_DELETING)
+		return false;
+	if (report->kind == VM_REPORT_STOPPED)
+		return vm->phase == VM_STOPPING || vm->phase == VM_UNKNOWN;
+	if (report->kind == VM_REPORT_READY)
+		return vm->phase == VM_RUNNING;
+	if (report->kind == VM_REPORT_EXITED && vm->phase != VM_RUNNING &&
+	    vm->phase != VM_STOPPING && vm->phase != VM_UNKNOWN)
+		return false;
+	return vm->phase == next || vm_may_move(vm->phase, next);
+}
+
+static void apply_gone(struct state *s, const struct vm_report *report, struct command_result *r)
+{
+	const struct vm *found = current_vm(s, report->uid, r);
+	struct vm *vm;
+
+	if (found == NULL)
+		return;
+	if (!vm_held_by(found, report->node) ||
+	    (found->phase != VM_DELETING && found->node == report->node)) {
+		refuse(r, BLIX_E_CONFLICT, REFUSAL_STALE);
+		return;
+	}
+	s->revision++;
+	vm = state_edit(s, found);
+	vm_release(vm, report->node);
+	state_edited(s, vm);
+	if (vm->phase == VM_DELETING && vm->n_holders == 0) {
+		vm_event(s, vm, "vm-deleted", "");
+		state_remove_vm(s, vm);
+	}
+}
+
+static void report_apply(struct state *s, struct vm *vm, const struct vm_report *report)
+{
+	switch (report->kind) {
+	case VM_REPORT_BUILDING:
+		vm_move(vm, VM_BUILDING, s->clock_ms);
+		break;
+	case VM_REPORT_STARTING:
+		vm_move(vm, VM_STARTING, s->clock_ms);
+		vm->timings.build_ms = report->duration_ms;
+		break;
+	case VM_REPORT_RUNNING:
+		report_running(s, vm, report);
+		break;
+	case VM_REPORT_READY:
+		vm->ready = true;
+		vm->timings.ready_ms = report->duration_ms;
+		vm_event(s, vm, "vm-ready", "");
+		break;
+	case VM_REPORT_STOPPED:
+	case VM_REPORT_EXITED:
+		report_stopped(s, vm, report);
+		break;
+	case VM_REPORT_RETRY:
+		report_retry(s, vm, report);
+		break;
+	case VM_REPORT_FAILED:
+		report_failed(s, vm, report);
+		break;
+	case VM_REPORT_UNKNOWN:
+		set_why(vm, report->code, report->reason, report->message);
+		vm_move(vm, VM_UNKNOWN, s->clock_ms);
+		vm_event(s, vm, "vm-unknown", vm->message);
+		break;
+	case VM_REPORT_GONE:
+	case VM_REPORT_KIND_COUNT:
+		abort();
+	}
+}
+
+static void apply_report(struct state *s, const struct command *c, struct command_result *r)
+{
+	const struct vm_report *report = &c->vm_report;
+	const struct vm *found;
+	struct vm *vm;
+
+	if (report->kind == VM_REPORT_GONE) {
+		apply_gone(s, report, r);
+		return;
+	}
+	found = current_vm(s, report->uid, r);
+	if (found == NULL)
+		return;
+	if (!report_fits(found, report)) {
+		refuse(r, BLIX_E_CONFLICT, REFUSAL_STALE);
+		return;
+	}
+	s->revision++;
+	vm = state_edit(s, found);
+	report_apply(s, vm, report);
+	state_edited(s, vm);
+}
+
+static void apply_node_report(struct state *s, const struct command *c, struct command_result *r)
+{
+	const struct node *named = state_node_named(s, c->node_report.name);
+	size_t size, at;
+	struct node *node;
+	bool found;
+
+	at = state_find_node(s, c->node_report.id, &found);
+	if (named != NULL && named->id != c->node_report.id) {
+		refuse(r, BLIX_E_EXISTS, REFUSAL_NODE_NAME);
+		return;
+	}
+	if (!found && s->n_nodes >= LIMIT_NODES) {
+		refuse(r, BLIX_E_BUSY, REFUSAL_FULL);
+		return;
+	}
+	s->revision++;
+	if (!found) {
+		node = node_new();
+		node->id = c->node_report.id;
+		node->created_ms = node->phase_ms = s->clock_ms;
+		size = s->n_nodes;
+		state_insert((void ***)(void *)&s->nodes, &s->n_nodes, &size, at, node);
+		state_emit(s, "node", 0, c->node_report.name, "node-joined", "");
+	}
+	node = node_own(&s->nodes[at]);
+	node->revision = s->revision;
+	memcpy(node->name, c->node_report.name, sizeof(node->name));
+	node_facts_done(&node->facts);
+	node_facts_copy(&node->facts, &c->node_report.facts);
+	s->changed++;
+	r->uid = node->id;
+}
+
+static void apply_node_phase(struct state *s, const struct command *c, struct command_result *r)
+{
+	bool found;
+	size_t at = state_find_node(s, c->node_phase.id, &found);
+	struct node *node;
+
+	if (!found) {
+		refuse(r, BLIX_E_NOTFOUND, REFUSAL_NODE_MISSING);
+		return;
+	}
+	if (s->nodes[at]->phase == c->node_phase.phase)
+		return;
+	s->revision++;
+	node = node_own(&s->nodes[at]);
+	node->phase = c->node_phase.phase;
+	node->phase_ms = s->clock_ms;
+	node->revision = s->revision;
+	s->changed++;
+	state_emit(s, "node", 0, node->name,
+		   node->phase == NODE_READY ? "node-ready" : "node-offline", "");
+}
+
+static void session_free_at(struct state *s, size_t at)
+{
+	free(s->sessions[at]->results);
+	free(s->sessions[at]);
+}
+
+static void apply_expire(struct state *s, const struct command *c, struct command_result *r)
+{
+	size_t kept = 0;
+
+	(void)r;
+	for (size_t i = 0; i < s->n_sessions; i++) {
+		if (s->sessions[i]->used_ms < c->session_expire.before_ms)
+			session_free_at(s, i);
+		else
+			s->sessions[kept++] = s->sessions[i];
+	}
+	s->n_sessions = kept;
+}
+
+/* The session of a command; NULL when the command must not run: *r is then its answer, remembered
+ * or refused. */
+static struct session *session_begin(struct state *s, const struct command *c,
+				     struct command_result *r)
+{
+	struct session *session;
+	bool found;
+	size_t at = state_find_session(s, c->session, &found);
+
+	if (!found && c->request != 1) {
+		refuse(r, BLIX_E_FORGOTTEN, REFUSAL_SESSION_FORGOTTEN);
+		return NULL;
+	}
+	if (!found && s->n_sessions >= LIMIT_SESSIONS) {
+		refuse(r, BLIX_E_BUSY, REFUSAL_FULL);
+		return NULL;
+	}
+	if (!found) {
+		session = xcalloc(1, sizeof(*session));
+		session->id = c->session;
+		state_insert((void ***)(void *)&s->sessions, &s->n_sessions, &s->size_sessions, at,
+			     session);
+	}
+	session = s->sessions[at];
+	session->used_ms = s->clock_ms;
+	if (c->request == session->last + 1)
+		return session;
+	if (c->request > session->last)
+		refuse(r, BLIX_E_INVALID, REFUSAL_SESSION_GAP);
+	else if (session->last - c->request >= session->n)
+		refuse(r, BLIX_E_FORGOTTEN, REFUSAL_SESSION_FORGOTTEN);
+	else
+		*r = session->results[session->n - 1 - (session->last - c->request)];
+	return NULL;
+}
+
+static void session_end(struct session *session, const struct command_result *r)
+{
+	session->last++;
+	if (session->n == LIMIT_RESULTS) {
+		memmove(session->results, session->results + 1,
+			(session->n - 1) * sizeof(*session->results));
+		session->n--;
+	}
+	if (session->n == session->size) {
+		session->size = session->size == 0 ? 1 : session->size * 2;
+		session->results =
+			xreallocarray(session->results, session->size, sizeof(*session->results));
+	}
+	session->results[session->n++] = *r;
+}
+
+static void (*const appliers[COMMAND_KIND_COUNT])(struct state *s, const struct command *c,
+						  struct command_result *r) = {
+	[COMMAND_VM_CREATE] = apply_create,	   [COMMAND_VM_POWER] = apply_power,
+	[COMMAND_VM_DELETE] = apply_delete,	   [COMMAND_VM_RESOLVE] = apply_resolve,
+	[COMMAND_VM_RESOLVED] = apply_resolved,	   [COMMAND_VM_ASSIGN] = apply_assign,
+	[COMMAND_VM_VERDICT] = apply_verdict,	   [COMMAND_VM_REPORT] = apply_report,
+	[COMMAND_NODE_REPORT] = apply_node_report, [COMMAND_NODE_PHASE] = apply_node_phase,
+	[COMMAND_SESSION_EXPIRE] = apply_expire,
+};
+
+void state_apply(struct state *s, const struct command *c, struct command_result *ret)
+{
+	struct session *session = NULL;
+	struct command_result r = {.code = BLIX_OK};
+
+	assert((unsigned)c->kind < COMMAND_KIND_COUNT);
+	assert(appliers[c->kind] != NULL);
+	if (c->session != 0)
+		session = session_begin(s, c, &r);
+	if (c->session == 0 || session != NULL) {
+		appliers[c->kind](s, c, &r);
+		r.revision = s->revision;
+	}
+	if (session != NULL)
+		session_end(session, &r);
+	*ret = r;
+}
+
+int refusal_error(const struct command_result *result, const char *name, struct blix_error *err)
+{
+	static const struct {
+		const char *reason, *text, *hint;
+	} words[] = {
+		[REFUSAL_NONE] = {"", "done", ""},
+		[REFUSAL_SESSION_FORGOTTEN] = {"outcome-forgotten",
+					       "the outcome of this request is no longer known",
+					       "look at the object before you try again"},
+		[REFUSAL_SESSION_GAP] = {"session-gap", "request numbers must be consecutive", ""},
+		[REFUSAL_FULL] = {"cluster-full", "the cluster holds no more of these", ""},
+		[REFUSAL_BAD_SPEC] = {"bad-spec", "name or spec is not valid", ""},
+		[REFUSAL_VM_EXISTS] = {"vm-exists", "a VM of this name exists",
+				       "choose another name, or see it with 'blix vm show'"},
+		[REFUSAL_VM_MISSING] = {"vm-missing", "no such VM",
+					"'blix vm list' shows those there are"},
+		[REFUSAL_VM_DELETING] = {"vm-deleting", "it is being deleted", ""},
+		[REFUSAL_VM_VERSION] = {"version-conflict", "it was changed by somebody else",
+					"read it again and retry with its new version"},
+		[REFUSAL_VM_RUNS] = {"vm-runs", "it runs already", ""},
+		[REFUSAL_VM_BUSY] = {"vm-busy", "not possible in its present phase", ""},
+		[REFUSAL_STALE] = {"stale", "it has moved on", ""},
+		[REFUSAL_NODE_MISSING] = {"node-missing", "no such node",
+					  "'blix node list' shows those there are"},
+		[REFUSAL_NO_ROOM] = {"no-room", "the node has no room", ""},
+		[REFUSAL_NODE_NAME] = {"node-name-taken", "the name belongs to another node",
+				       "give this node another name in its configuration"},
+		[REFUSAL_UNKNOWN_COMMAND] = {"unknown-command", "unknown command", ""},
+	};
+
+	assert(result->why < array_size(words));
+	(void)blix_fail(err, result->code, "%s: %s", name, words[result->why].text);
+	blix_reason(err, words[result->why].reason);
+	blix_hint(err, "%s", words[result->why].hint);
+	return -(int)result->code;
+}

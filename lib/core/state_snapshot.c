@@ -1,0 +1,218 @@
+/* The state as bytes, for snapshots and for the hash that replicas compare.
+ *
+ * Everything is written in the order of its sorted array; sums that can be derived are not written
+ * but counted again when read. A snapshot that does not decode to its last byte is refused whole.
+ */
+#include "core/codec.h"
+#include "core/object_codec.h"
+#include "core/state_internal.h"
+
+#include "base/alloc.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#define SNAPSHOT_MAGIC	 0x58494c42u /* "BLIX" */
+#define SNAPSHOT_VERSION 1u
+
+static void put_result(struct buf *out, const struct command_result *r)
+{
+	put_u32(out, r->code);
+	put_u32(out, r->why);
+	put_u64(out, r->revision);
+	put_u64(out, r->uid);
+}
+
+static void put_session(struct buf *out, const struct session *session)
+{
+	put_u64(out, session->id);
+	put_u64(out, session->last);
+	put_u64(out, session->used_ms);
+	put_u32(out, session->n);
+	for (uint32_t i = 0; i < session->n; i++)
+		put_result(out, &session->results[i]);
+}
+
+static void put_event(struct buf *out, const struct event *event)
+{
+	put_u64(out, event->revision);
+	put_u64(out, event->clock_ms);
+	put_u64(out, event->uid);
+	put_string(out, event->kind);
+	put_string(out, event->name);
+	put_string(out, event->reason);
+	put_string(out, event->message);
+}
+
+int state_encode(const struct state *s, struct buf *out, struct blix_error *err)
+{
+	put_u32(out, SNAPSHOT_MAGIC);
+	put_u32(out, SNAPSHOT_VERSION);
+	put_u64(out, s->revision);
+	put_u64(out, s->clock_ms);
+	put_u64(out, s->clock_jump_ms);
+	put_u32(out, (uint32_t)s->n_nodes);
+	for (size_t i = 0; i < s->n_nodes; i++)
+		put_node(out, s->nodes[i]);
+	put_u32(out, (uint32_t)s->n_locks);
+	for (size_t i = 0; i < s->n_locks; i++)
+		put_string(out, s->locks[i]->text);
+	put_u32(out, (uint32_t)s->n_vms);
+	for (size_t i = 0; i < s->n_vms; i++)
+		put_vm(out, s->vms[i]);
+	put_u32(out, (uint32_t)s->n_sessions);
+	for (size_t i = 0; i < s->n_sessions; i++)
+		put_session(out, s->sessions[i]);
+	put_u32(out, (uint32_t)s->n_events);
+	for (size_t i = 0; i < s->n_events; i++)
+		put_event(out, state_event(s, i));
+	if (buf_failed(out))
+		return blix_fail(err, BLIX_E_TOOBIG, "the state is larger than a snapshot may be");
+	return 0;
+}
+
+uint64_t state_hash(const struct state *s)
+{
+	cleanup(buf_done)
+	struct buf bytes;
+
+	buf_init(&bytes, LIMIT_SNAPSHOT);
+	if (state_encode(s, &bytes, NULL) < 0)
+		abort();
+	return XXH3_64bits(bytes.data, bytes.len);
+}
+
+static void get_nodes(struct codec *in, struct state *s)
+{
+	uint32_t n = get_enum(in, LIMIT_NODES + 1);
+	size_t size = 0;
+
+	for (uint32_t i = 0; i < n && !in->failed; i++) {
+		struct node *node = get_node(in);
+
+		if (s->n_nodes > 0 && s->nodes[s->n_nodes - 1]->id >= node->id)
+			in->failed = true;
+		state_insert((void ***)(void *)&s->nodes, &s->n_nodes, &size, s->n_nodes, node);
+	}
+}
+
+static void get_locks(struct codec *in, struct state *s)
+{
+	uint32_t n = get_enum(in, LIMIT_VMS + 1);
+
+	for (uint32_t i = 0; i < n && !in->failed; i++) {
+		cleanup(freep)
+		char *text = get_string(in, LIMIT_LOCK);
+		bool found = state_lock(s, state_lock_add(s, text, strlen(text))) != NULL;
+
+		if (!found)
+			in->failed = true;
+	}
+	for (size_t i = 0; i < s->n_locks; i++)
+		s->locks[i]->users = 0; /* counted again by the VMs */
+}
+
+static void count_lock(struct codec *in, struct state *s, const struct vm *vm)
+{
+	const char *text = state_lock(s, vm->resolved.lock);
+
+	if (vm->resolved.lock == 0)
+		return;
+	if (text == NULL)
+		in->failed = true;
+	else
+		(void)state_lock_add(s, text, strlen(text));
+}
+
+static void get_vms(struct codec *in, struct state *s)
+{
+	uint32_t n = get_enum(in, LIMIT_VMS + 1);
+
+	for (uint32_t i = 0; i < n && !in->failed; i++) {
+		struct vm *vm = get_vm(in);
+		uint64_t revision = vm->revision;
+
+		if (in->failed || state_vm(s, vm->name) != NULL ||
+		    state_vm_uid(s, vm->uid) != NULL) {
+			in->failed = true;
+			vm_unref(vm);
+			return;
+		}
+		count_lock(in, s, vm);
+		state_add_vm(s, vm);
+		vm->revision = revision;
+	}
+}
+
+static void get_sessions(struct codec *in, struct state *s)
+{
+	uint32_t n = get_enum(in, LIMIT_SESSIONS + 1);
+
+	for (uint32_t i = 0; i < n && !in->failed; i++) {
+		struct session *session = xcalloc(1, sizeof(*session));
+
+		session->id = get_u64(in);
+		session->last = get_u64(in);
+		session->used_ms = get_u64(in);
+		session->n = session->size = get_enum(in, LIMIT_RESULTS + 1);
+		session->results = xcalloc(session->n, sizeof(*session->results));
+		for (uint32_t k = 0; k < session->n; k++) {
+			session->results[k].code = (enum blix_code)get_enum(in, BLIX_CODE_COUNT);
+			session->results[k].why = get_enum(in, REFUSAL_UNKNOWN_COMMAND + 1);
+			session->results[k].revision = get_u64(in);
+			session->results[k].uid = get_u64(in);
+		}
+		if (s->n_sessions > 0 && s->sessions[s->n_sessions - 1]->id >= session->id)
+			in->failed = true;
+		state_insert((void ***)(void *)&s->sessions, &s->n_sessions, &s->size_sessions,
+			     s->n_sessions, session);
+	}
+}
+
+static void get_events(struct codec *in, struct state *s)
+{
+	uint32_t n = get_enum(in, LIMIT_EVENTS + 1);
+
+	for (uint32_t i = 0; i < n && !in->failed; i++) {
+		struct event event;
+
+		memset(&event, 0, sizeof(event));
+		event.revision = get_u64(in);
+		event.clock_ms = get_u64(in);
+		event.uid = get_u64(in);
+		get_name(in, event.kind, sizeof(event.kind));
+		get_name(in, event.name, sizeof(event.name));
+		get_name(in, event.reason, sizeof(event.reason));
+		get_name(in, event.message, sizeof(event.message));
+		state_emit(s, "", 0, "", "", "");
+		s->events[(s->first_event + s->n_events - 1) % s->size_events] = event;
+	}
+}
+
+int state_decode(struct state *s, const uint8_t *bytes, size_t n, struct blix_error *err)
+{
+	struct codec in = {.at = bytes, .left = n};
+	struct state fresh = {0};
+	uint32_t magic = get_u32(&in), version = get_u32(&in);
+
+	if (magic != SNAPSHOT_MAGIC || version != SNAPSHOT_VERSION)
+		return blix_fail(err, BLIX_E_CORRUPT,
+				 "snapshot has magic %08x and version %u: not one of mine", magic,
+				 version);
+	fresh.revision = get_u64(&in);
+	fresh.clock_ms = get_u64(&in);
+	fresh.clock_jump_ms = get_u64(&in);
+	get_nodes(&in, &fresh);
+	get_locks(&in, &fresh);
+	get_vms(&in, &fresh);
+	get_sessions(&in, &fresh);
+	get_events(&in, &fresh);
+	if (!codec_end(&in)) {
+		state_done(&fresh);
+		return blix_fail(err, BLIX_E_CORRUPT, "snapshot is malformed");
+	}
+	fresh.changed = s->changed + 1;
+	state_done(s);
+	*s = fresh;
+	return 0;
+}
