@@ -34,7 +34,7 @@ static inline void freep(void *p)
 	free(memory);
 }
 
-#define array_size(a)			(sizeof(a) / sizeof((a)[0]))
+#define array_size(a)                   (sizeof(a) / sizeof((a)[0]))
 #define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 #endif

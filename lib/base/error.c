@@ -10,11 +10,11 @@ static const struct blix_code_info code_infos[BLIX_CODE_COUNT] = {
 	[BLIX_OK] = {.slug = "ok", .text = "ok", .http = 200, .definite = true},
 #define X(name_, http_, exit_, retry_, definite_, slug_, text_)                                    \
 	[BLIX_E_##name_] = {.slug = slug_,                                                         \
-			    .text = text_,                                                         \
-			    .http = http_,                                                         \
-			    .exit = exit_,                                                         \
-			    .retryable = retry_,                                                   \
-			    .definite = definite_},
+	                    .text = text_,                                                         \
+	                    .http = http_,                                                         \
+	                    .exit = exit_,                                                         \
+	                    .retryable = retry_,                                                   \
+	                    .definite = definite_},
 	BLIX_CODES(X)
 #undef X
 };
@@ -36,7 +36,7 @@ enum blix_code blix_code_find(const char *slug)
 }
 
 static void error_set(struct blix_error *err, enum blix_code code, int sys, const char *fmt,
-		      va_list args)
+                      va_list args)
 {
 	err->code = code;
 	err->sys = sys;
@@ -87,7 +87,7 @@ int blix_fail_sys(struct blix_error *err, int sys, const char *fmt, ...)
 		va_end(args);
 		used = strlen(err->text);
 		(void)snprintf(err->text + used, sizeof(err->text) - used, ": %s",
-			       strerrordesc_np(sys) != NULL ? strerrordesc_np(sys) : "unknown");
+		               strerrordesc_np(sys) != NULL ? strerrordesc_np(sys) : "unknown");
 	}
 	return -(int)code;
 }

@@ -52,7 +52,7 @@ struct blix_code_info {
 	int http;
 	int exit;
 	bool retryable; /* the same request, with the same number, may be sent again */
-	bool definite;	/* false: it may or may not have happened */
+	bool definite;  /* false: it may or may not have happened */
 };
 
 /* The row of `code`; BLIX_OK gives http 200, exit 0. Unknown codes are INTERNAL. */
@@ -62,10 +62,10 @@ enum blix_code blix_code_find(const char *slug);
 
 struct blix_error {
 	enum blix_code code;
-	int sys;	 /* the errno behind it, 0 if none */
+	int sys;         /* the errno behind it, 0 if none */
 	char reason[40]; /* machine-readable cause, finer than the code; "" = the code's slug */
 	char text[1600]; /* outermost context first: "vm web: open status.json: ..." */
-	char hint[200];	 /* what to try next; "" if there is nothing to say */
+	char hint[200];  /* what to try next; "" if there is nothing to say */
 };
 
 /* Fills *err (which may be NULL) and returns -code. */

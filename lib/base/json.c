@@ -21,11 +21,11 @@ static size_t utf8_length(const unsigned char *p, size_t n)
 {
 	static const struct {
 		unsigned char first_min, first_max, second_min, second_max, length;
-	} forms[] = {{0x00, 0x7f, 0, 0, 1},	  {0xc2, 0xdf, 0x80, 0xbf, 2},
-		     {0xe0, 0xe0, 0xa0, 0xbf, 3}, {0xe1, 0xec, 0x80, 0xbf, 3},
-		     {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3},
-		     {0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4},
-		     {0xf4, 0xf4, 0x80, 0x8f, 4}};
+	} forms[] = {{0x00, 0x7f, 0, 0, 1},       {0xc2, 0xdf, 0x80, 0xbf, 2},
+	             {0xe0, 0xe0, 0xa0, 0xbf, 3}, {0xe1, 0xec, 0x80, 0xbf, 3},
+	             {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3},
+	             {0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4},
+	             {0xf4, 0xf4, 0x80, 0x8f, 4}};
 
 	for (size_t i = 0; i < array_size(forms); i++) {
 		if (p[0] < forms[i].first_min || p[0] > forms[i].first_max)
@@ -52,7 +52,7 @@ struct json_scan {
 
 /* Looks at one character; false when a limit is passed or a byte cannot stand in JSON. */
 static bool scan_char(struct json_scan *scan, const struct json_limits *limits,
-		      const unsigned char *p, size_t n, size_t *ret_skip)
+                      const unsigned char *p, size_t n, size_t *ret_skip)
 {
 	*ret_skip = utf8_length(p, n);
 	if (*ret_skip == 0)
@@ -90,7 +90,7 @@ static bool scan_char(struct json_scan *scan, const struct json_limits *limits,
 }
 
 static int json_scan(const char *text, size_t n, const struct json_limits *limits,
-		     struct blix_error *err)
+                     struct blix_error *err)
 {
 	struct json_scan scan = {0};
 	size_t skip;
@@ -100,10 +100,10 @@ static int json_scan(const char *text, size_t n, const struct json_limits *limit
 			continue;
 		if (scan.depth > limits->depth)
 			return blix_fail(err, BLIX_E_INVALID, "JSON is nested deeper than %u",
-					 limits->depth);
+			                 limits->depth);
 		if (scan.nodes > limits->nodes)
 			return blix_fail(err, BLIX_E_TOOBIG, "JSON has more than %u values",
-					 limits->nodes);
+			                 limits->nodes);
 		return blix_fail(err, BLIX_E_INVALID, "JSON has an invalid byte at offset %zu", i);
 	}
 	return 0;
@@ -117,13 +117,13 @@ static int json_no_duplicates(const cJSON *tree, struct blix_error *err)
 		if (cJSON_IsObject(tree)) {
 			if (++keys > LIMIT_JSON_KEYS)
 				return blix_fail(err, BLIX_E_INVALID,
-						 "a JSON object has more than %u keys",
-						 LIMIT_JSON_KEYS);
+				                 "a JSON object has more than %u keys",
+				                 LIMIT_JSON_KEYS);
 			for (const cJSON *o = tree->child; o != item; o = o->next) {
 				if (strcmp(o->string, item->string) == 0)
 					return blix_fail(err, BLIX_E_INVALID,
-							 "JSON key '%.64s' stands twice",
-							 item->string);
+					                 "JSON key '%.64s' stands twice",
+					                 item->string);
 			}
 		}
 		if (item->child != NULL && json_no_duplicates(item, err) < 0)
@@ -133,7 +133,7 @@ static int json_no_duplicates(const cJSON *tree, struct blix_error *err)
 }
 
 int json_parse(const char *text, size_t n, const struct json_limits *limits, cJSON **ret,
-	       struct blix_error *err)
+               struct blix_error *err)
 {
 	cleanup(json_freep)
 	cJSON *tree = NULL;
@@ -151,7 +151,7 @@ int json_parse(const char *text, size_t n, const struct json_limits *limits, cJS
 	tree = cJSON_ParseWithLengthOpts(copy, n + 1, &end, true);
 	if (tree == NULL)
 		return blix_fail(err, BLIX_E_INVALID, "JSON is malformed at offset %zu",
-				 end != NULL ? (size_t)(end - copy) : 0);
+		                 end != NULL ? (size_t)(end - copy) : 0);
 	rc = json_no_duplicates(tree, err);
 	if (rc < 0)
 		return rc;
@@ -189,7 +189,7 @@ int json_only_keys(const cJSON *object, const char *const *keys, struct blix_err
 }
 
 static int json_find(const cJSON *object, const char *key, cJSON_bool (*is)(const cJSON *),
-		     const char *what, const cJSON **ret, struct blix_error *err)
+                     const char *what, const cJSON **ret, struct blix_error *err)
 {
 	const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
 
@@ -321,8 +321,8 @@ void json_format_time(char *out, size_t n, uint64_t wall_ms)
 
 	civil_from_days(s / 86400, &y, &m, &d);
 	(void)snprintf(out, n, "%04u-%02u-%02uT%02u:%02u:%02u.%03uZ", y, m, d,
-		       (unsigned)(s / 3600 % 24), (unsigned)(s / 60 % 60), (unsigned)(s % 60),
-		       (unsigned)(wall_ms % 1000));
+	               (unsigned)(s / 3600 % 24), (unsigned)(s / 60 % 60), (unsigned)(s % 60),
+	               (unsigned)(wall_ms % 1000));
 }
 
 void json_add_time(cJSON *object, const char *key, uint64_t wall_ms)

@@ -24,7 +24,7 @@ extern const struct json_limits json_limits_answer;  /* the same depth, 8 millio
 
 /* *ret is the caller's: cJSON_Delete, or cleanup(json_freep). */
 int json_parse(const char *text, size_t n, const struct json_limits *limits, cJSON **ret,
-	       struct blix_error *err);
+               struct blix_error *err);
 void json_freep(cJSON **tree);
 
 /* Fails on a key of `object` that is not in the NULL-terminated list, naming it and a near one. */
@@ -34,7 +34,7 @@ int json_get_string(const cJSON *object, const char *key, const char **ret, stru
 int json_get_u64(const cJSON *object, const char *key, uint64_t *ret, struct blix_error *err);
 int json_get_bool(const cJSON *object, const char *key, bool *ret, struct blix_error *err);
 int json_get_object(const cJSON *object, const char *key, const cJSON **ret,
-		    struct blix_error *err);
+                    struct blix_error *err);
 int json_get_array(const cJSON *object, const char *key, const cJSON **ret, struct blix_error *err);
 
 cJSON *json_object(void);

@@ -41,7 +41,7 @@ static const struct {
 	const char *name;
 	unsigned shift;
 } size_units[] = {
-	{"", 0},     {"B", 0},	{"K", 10},  {"KB", 10},	 {"KiB", 10}, {"M", 20},  {"MB", 20},
+	{"", 0},     {"B", 0},  {"K", 10},  {"KB", 10},  {"KiB", 10}, {"M", 20},  {"MB", 20},
 	{"MiB", 20}, {"G", 30}, {"GB", 30}, {"GiB", 30}, {"T", 40},   {"TB", 40}, {"TiB", 40},
 };
 

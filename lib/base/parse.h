@@ -18,7 +18,7 @@ int parse_duration(const char *text, uint64_t *ret_ms, struct blix_error *err);
 int parse_name(const char *what, const char *text, struct blix_error *err);
 
 /* Printing, in the forms that the parsers read back. */
-void format_size(char *out, size_t n, uint64_t bytes);	/* "512MiB", "1.5GiB" */
+void format_size(char *out, size_t n, uint64_t bytes);  /* "512MiB", "1.5GiB" */
 void format_duration(char *out, size_t n, uint64_t ms); /* "45s", "3m12s", "2d4h" */
 
 /* Edit distance (Levenshtein) for did-you-mean; both strings are read to 64 bytes. */

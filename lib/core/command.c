@@ -2,9 +2,17 @@
 #include "core/command.h"
 
 #include "base/alloc.h"
+#include "base/json.h"
 #include "core/object_codec.h"
 
 #include <assert.h>
+
+/* Words from a child or a console: made fit for JSON before they enter the state. */
+static void get_message(struct codec *in, char **slot)
+{
+	get_string_into(in, slot, LIMIT_MESSAGE);
+	json_clean(*slot);
+}
 
 static void put_create(struct buf *out, const struct command *c)
 {
@@ -83,7 +91,7 @@ static void get_found(struct codec *in, struct command *c)
 	c->vm_resolved.node = get_u64(in);
 	c->vm_resolved.code = (enum blix_code)get_enum(in, BLIX_CODE_COUNT);
 	get_string_into(in, &c->vm_resolved.reason, LIMIT_NAME);
-	get_string_into(in, &c->vm_resolved.message, LIMIT_MESSAGE);
+	get_message(in, &c->vm_resolved.message);
 	c->vm_resolved.resolve_ms = get_u32(in);
 	get_resolved(in, &c->vm_resolved.resolved);
 	lock = get_string(in, LIMIT_LOCK);
@@ -115,7 +123,7 @@ static void get_verdict(struct codec *in, struct command *c)
 {
 	c->vm_verdict.uid = get_u64(in);
 	get_string_into(in, &c->vm_verdict.reason, LIMIT_NAME);
-	get_string_into(in, &c->vm_verdict.message, LIMIT_MESSAGE);
+	get_message(in, &c->vm_verdict.message);
 }
 
 static void put_report(struct buf *out, const struct command *c)
@@ -146,7 +154,7 @@ static void get_report(struct codec *in, struct command *c)
 	r->epoch = get_u64(in);
 	r->code = (enum blix_code)get_enum(in, BLIX_CODE_COUNT);
 	get_string_into(in, &r->reason, LIMIT_NAME);
-	get_string_into(in, &r->message, LIMIT_MESSAGE);
+	get_message(in, &r->message);
 	get_string_into(in, &r->runner, LIMIT_FLAKE);
 	r->pid = get_u64(in);
 	r->started_ms = get_u64(in);
@@ -275,7 +283,7 @@ int command_encode(const struct command *command, struct buf *out, struct blix_e
 	kinds[command->kind].put(out, command);
 	if (buf_failed(out))
 		return blix_fail(err, BLIX_E_TOOBIG, "command is larger than %u bytes",
-				 LIMIT_COMMAND);
+		                 LIMIT_COMMAND);
 	return 0;
 }
 
@@ -287,7 +295,7 @@ int command_decode(const uint8_t *bytes, size_t n, struct command *command, stru
 
 	if (version != COMMAND_VERSION || !kind_known(kind)) {
 		(void)blix_fail(err, BLIX_E_CORRUPT, "unknown command %u of version %u", kind,
-				version);
+		                version);
 		blix_hint(err, "a newer blixd wrote it: upgrade this server");
 		return -(int)BLIX_E_CORRUPT;
 	}

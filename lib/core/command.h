@@ -17,11 +17,11 @@ enum command_kind {
 	COMMAND_VM_CREATE = 1,
 	COMMAND_VM_POWER = 2, /* start, stop, restart */
 	COMMAND_VM_DELETE = 3,
-	COMMAND_VM_RESOLVE = 4,	 /* the leader: this node resolves it */
+	COMMAND_VM_RESOLVE = 4,  /* the leader: this node resolves it */
 	COMMAND_VM_RESOLVED = 5, /* a node: here is what I found */
-	COMMAND_VM_ASSIGN = 6,	 /* the leader: it runs on this node */
-	COMMAND_VM_VERDICT = 7,	 /* the leader: no node fits, and why */
-	COMMAND_VM_REPORT = 8,	 /* a node: what I saw */
+	COMMAND_VM_ASSIGN = 6,   /* the leader: it runs on this node */
+	COMMAND_VM_VERDICT = 7,  /* the leader: no node fits, and why */
+	COMMAND_VM_REPORT = 8,   /* a node: what I saw */
 	COMMAND_NODE_REPORT = 9, /* a node: who I am */
 	COMMAND_NODE_PHASE = 10, /* the leader: it is there, or not */
 	COMMAND_SESSION_EXPIRE = 11,
@@ -35,14 +35,14 @@ enum vm_verb { VM_VERB_START = 1, VM_VERB_STOP = 2, VM_VERB_RESTART = 3 };
 enum vm_report_kind {
 	VM_REPORT_BUILDING = 1, /* microvm -c or -u began */
 	VM_REPORT_STARTING = 2, /* built; the runner is being started. runner, build_ms */
-	VM_REPORT_RUNNING = 3,	/* pid, started_ms, runner, start_ms */
-	VM_REPORT_READY = 4,	/* ready_ms */
-	VM_REPORT_STOPPED = 5,	/* it was asked to stop and its process is gone. exit_code */
-	VM_REPORT_EXITED = 6,	/* it ended by itself. exit_code; clean when 0 */
-	VM_REPORT_RETRY = 7,	/* an attempt failed, another follows. code, reason, message */
-	VM_REPORT_FAILED = 8,	/* the node gave up. code, reason, message */
-	VM_REPORT_UNKNOWN = 9,	/* a process is there that cannot be identified. reason, message */
-	VM_REPORT_GONE = 10,	/* nothing of it is left on this node */
+	VM_REPORT_RUNNING = 3,  /* pid, started_ms, runner, start_ms */
+	VM_REPORT_READY = 4,    /* ready_ms */
+	VM_REPORT_STOPPED = 5,  /* it was asked to stop and its process is gone. exit_code */
+	VM_REPORT_EXITED = 6,   /* it ended by itself. exit_code; clean when 0 */
+	VM_REPORT_RETRY = 7,    /* an attempt failed, another follows. code, reason, message */
+	VM_REPORT_FAILED = 8,   /* the node gave up. code, reason, message */
+	VM_REPORT_UNKNOWN = 9,  /* a process is there that cannot be identified. reason, message */
+	VM_REPORT_GONE = 10,    /* nothing of it is left on this node */
 	VM_REPORT_KIND_COUNT
 };
 

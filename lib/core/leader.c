@@ -43,7 +43,7 @@ static const struct node *resolver_for(const struct state *state, const struct v
 }
 
 static void decide_resolver(const struct state *state, const struct vm *vm,
-			    struct leader_actions *actions)
+                            struct leader_actions *actions)
 {
 	const struct node *now = state_node(state, vm->resolver), *node;
 	struct command *command;
@@ -59,7 +59,7 @@ static void decide_resolver(const struct state *state, const struct vm *vm,
 }
 
 static void decide_place(const struct state *state, const struct vm *vm,
-			 struct leader_actions *actions)
+                         struct leader_actions *actions)
 {
 	const struct node *node = place(state, vm);
 	char why[LIMIT_MESSAGE + 1];
@@ -99,7 +99,7 @@ static void reconcile_cluster(const struct state *state, struct leader_actions *
 }
 
 static void judge_nodes(const struct leader *leader, const struct state *state,
-			const struct leader_event *event, struct leader_actions *actions)
+                        const struct leader_event *event, struct leader_actions *actions)
 {
 	for (size_t i = 0; i < event->n_peers && actions->n < LEADER_ROUND; i++) {
 		const struct node *node = state_node(state, event->peers[i].id);
@@ -116,7 +116,7 @@ static void judge_nodes(const struct leader *leader, const struct state *state,
 }
 
 static void sweep_sessions(struct leader *leader, const struct state *state, uint64_t now_ms,
-			   struct leader_actions *actions)
+                           struct leader_actions *actions)
 {
 	uint64_t before;
 
@@ -133,23 +133,18 @@ static void sweep_sessions(struct leader *leader, const struct state *state, uin
 }
 
 void leader_step(struct leader *leader, const struct state *state, const struct leader_event *event,
-		 uint64_t now_ms, struct leader_actions *ret)
+                 uint64_t now_ms, struct leader_actions *ret)
 {
 	ret->n = 0;
 	if (event->kind == LEADER_ELECTED || event->kind == LEADER_DEPOSED) {
 		leader->leading = event->kind == LEADER_ELECTED;
-		leader->waiting = leader->again = false;
+		leader->waiting = false;
 		leader->expired_ms = now_ms;
 	}
-	if (event->kind == LEADER_SETTLED)
+	if (event->kind == LEADER_SETTLED || event->kind == LEADER_FAILED)
 		leader->waiting = false;
-	if (!leader->leading)
+	if (!leader->leading || leader->waiting || event->kind == LEADER_FAILED)
 		return;
-	if (leader->waiting) {
-		leader->again = true;
-		return;
-	}
-	leader->again = false;
 	if (event->kind == LEADER_TICK) {
 		judge_nodes(leader, state, event, ret);
 		sweep_sessions(leader, state, now_ms, ret);

@@ -17,7 +17,8 @@ enum leader_event_kind {
 	LEADER_DEPOSED,
 	LEADER_CHANGED, /* the state changed */
 	LEADER_SETTLED, /* every command of the last round was answered */
-	LEADER_TICK,	/* `peers` says who was heard; about twice per grace period */
+	LEADER_FAILED,  /* the same, but some could not be proposed: rest until the next tick */
+	LEADER_TICK,    /* `peers` says who was heard; about twice per grace period */
 };
 
 struct leader_peer {
@@ -33,8 +34,8 @@ struct leader_event {
 
 struct leader {
 	bool leading;
-	bool waiting;	     /* a round is under way */
-	bool again;	     /* something changed meanwhile */
+	bool waiting;        /* a round is under way */
+	bool again;          /* something changed meanwhile */
 	uint64_t grace_ms;   /* a node not heard of for so long is Offline */
 	uint64_t expired_ms; /* now of the last session sweep */
 };
@@ -46,6 +47,6 @@ struct leader_actions {
 
 void leader_init(struct leader *leader, uint64_t grace_ms);
 void leader_step(struct leader *leader, const struct state *state, const struct leader_event *event,
-		 uint64_t now_ms, struct leader_actions *ret);
+                 uint64_t now_ms, struct leader_actions *ret);
 
 #endif

@@ -16,8 +16,8 @@ const char *node_phase_name(enum node_phase phase)
 static uint64_t usable(uint64_t have, uint64_t reserved, uint32_t per_cent)
 {
 	return have > reserved ? (have - reserved) / 100 * per_cent +
-					 (have - reserved) % 100 * per_cent / 100
-			       : 0;
+	                                 (have - reserved) % 100 * per_cent / 100
+	                       : 0;
 }
 
 uint64_t node_usable_cpus(const struct node *node)
@@ -28,7 +28,7 @@ uint64_t node_usable_cpus(const struct node *node)
 uint64_t node_usable_bytes(const struct node *node)
 {
 	return usable(node->facts.memory_bytes, node->facts.reserved_bytes,
-		      node->facts.overcommit_memory);
+	              node->facts.overcommit_memory);
 }
 
 bool node_has_hypervisor(const struct node *node, const char *hypervisor)

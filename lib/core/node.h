@@ -19,11 +19,11 @@ struct node_facts {
 	uint64_t reserved_bytes;
 	uint32_t overcommit_cpu;    /* per cent of (cpus - reserved): 400 = four VM cpus on one */
 	uint32_t overcommit_memory; /* per cent, 100 = none */
-	char *hypervisors;	    /* "qemu firecracker": those found, in order */
-	char *accel;		    /* "kvm" or "tcg", found by booting; "" while unknown */
-	char *supervision;	    /* "shim" */
-	char *microvm_command;	    /* absolute path */
-	char *version;		    /* of blixd */
+	char *hypervisors;          /* "qemu firecracker": those found, in order */
+	char *accel;                /* "kvm" or "tcg", found by booting; "" while unknown */
+	char *supervision;          /* "shim" */
+	char *microvm_command;      /* absolute path */
+	char *version;              /* of blixd */
 	char *boot_id;
 };
 

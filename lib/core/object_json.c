@@ -40,7 +40,7 @@ static cJSON *spec_json(const struct vm_spec *spec)
 	add_u64_known(object, "memoryBytes", spec->memory_bytes);
 	json_add_string(object, "hypervisor", spec->hypervisor);
 	json_add_string(object, "powerState",
-			spec->power == VM_POWER_RUNNING ? "Running" : "Stopped");
+	                spec->power == VM_POWER_RUNNING ? "Running" : "Stopped");
 	json_add_string(object, "ready", spec->ready);
 	json_add_string(object, "node", spec->node);
 	if (spec->plain)
@@ -75,7 +75,7 @@ static bool on_lost_node(const struct vm *vm, const struct state *state)
 static const char *shown_phase(const struct vm *vm, const struct state *state)
 {
 	return vm_phase_name(vm->phase != VM_DELETING && on_lost_node(vm, state) ? VM_UNKNOWN
-										 : vm->phase);
+	                                                                         : vm->phase);
 }
 
 static cJSON *timings_json(const struct vm_timings *t)
@@ -180,7 +180,7 @@ cJSON *vm_summary_json(const struct vm *vm, const struct state *state)
 	json_add_time(metadata, "createdAt", vm->created_ms);
 	json_add(object, "metadata", metadata);
 	json_add_string(spec, "powerState",
-			vm->spec.power == VM_POWER_RUNNING ? "Running" : "Stopped");
+	                vm->spec.power == VM_POWER_RUNNING ? "Running" : "Stopped");
 	json_add(object, "spec", spec);
 	json_add_string(status, "phase", shown_phase(vm, state));
 	json_add_string(status, "node", node_name(state, vm->node));
@@ -190,7 +190,7 @@ cJSON *vm_summary_json(const struct vm *vm, const struct state *state)
 	json_add_time(status, "phaseSince", vm->phase_ms);
 	add_u64_known(resolved, "cpus", vm->resolved_set ? vm->resolved.cpus : vm->spec.cpus);
 	add_u64_known(resolved, "memoryBytes",
-		      vm->resolved_set ? vm->resolved.memory_bytes : vm->spec.memory_bytes);
+	              vm->resolved_set ? vm->resolved.memory_bytes : vm->spec.memory_bytes);
 	json_add(status, "resolved", resolved);
 	json_add(object, "status", status);
 	return object;
@@ -276,7 +276,7 @@ static int labels_parse(const cJSON *object, struct labels *labels, struct blix_
 	cJSON_ArrayForEach (item, object) {
 		if (!cJSON_IsString(item))
 			return blix_fail(err, BLIX_E_INVALID, "label '%s' must be a string",
-					 item->string);
+			                 item->string);
 		rc = labels_set(labels, item->string, item->valuestring, err);
 		if (rc < 0)
 			return rc;
@@ -285,7 +285,7 @@ static int labels_parse(const cJSON *object, struct labels *labels, struct blix_
 }
 
 static int metadata_parse(const cJSON *body, char *ret_name, struct vm_spec *spec,
-			  struct blix_error *err)
+                          struct blix_error *err)
 {
 	static const char *const keys[] = {"name", "labels", NULL};
 	const cJSON *metadata = NULL, *labels = NULL;
@@ -333,9 +333,9 @@ static int power_parse(const cJSON *object, enum vm_power *ret, struct blix_erro
 
 static int spec_parse(const cJSON *object, struct vm_spec *spec, struct blix_error *err)
 {
-	static const char *const keys[] = {"flake",	 "attr",       "cpus",	"memoryBytes",
-					   "hypervisor", "powerState", "ready", "node",
-					   "plain",	 NULL};
+	static const char *const keys[] = {"flake",      "attr",       "cpus",  "memoryBytes",
+	                                   "hypervisor", "powerState", "ready", "node",
+	                                   "plain",      NULL};
 	uint64_t cpus = 0;
 	int rc;
 
@@ -369,7 +369,7 @@ int vm_create_parse(const cJSON *body, char *ret_name, struct vm_spec *spec, str
 		return rc;
 	if (strcmp(kind, "VM") != 0 || strcmp(version, BLIX_API_VERSION) != 0)
 		return blix_fail(err, BLIX_E_INVALID, "kind must be VM, apiVersion %s",
-				 BLIX_API_VERSION);
+		                 BLIX_API_VERSION);
 	if (object == NULL)
 		return blix_fail(err, BLIX_E_INVALID, "key 'spec' is missing");
 	vm_spec_init(&parsed);
@@ -422,9 +422,9 @@ void error_parse(const cJSON *object, int http, struct blix_error *ret)
 	}
 	if (code == NULL || message == NULL) {
 		(void)blix_fail(ret, BLIX_E_INTERNAL,
-				"the daemon answered with status %d and no "
-				"error object",
-				http);
+		                "the daemon answered with status %d and no "
+		                "error object",
+		                http);
 		return;
 	}
 	(void)blix_fail(ret, blix_code_find(code), "%s", message);

@@ -21,7 +21,7 @@ cJSON *event_json(const struct event *event);
  * {"kind":"VM","apiVersion":"blix/v1","metadata":{"name","labels"},"spec":{...}}. Unknown keys are
  * errors that name the key. *spec is initialised by it on success only. */
 int vm_create_parse(const cJSON *body, char *ret_name, struct vm_spec *spec,
-		    struct blix_error *err);
+                    struct blix_error *err);
 cJSON *vm_create_json(const char *name, const struct vm_spec *spec);
 
 /* {"code","reason","message","hint","retryable","definite","details"}; details may be NULL, else

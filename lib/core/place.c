@@ -106,11 +106,11 @@ void place_explain(const struct state *state, const struct vm *vm, char *out, si
 		}
 		if (verdict.reject == PLACE_MEMORY || verdict.reject == PLACE_CPUS)
 			more = snprintf(out + used, n - used, "%s%s: %s: need %s, have %s free",
-					used > 0 ? "; " : "", state->nodes[i]->name,
-					place_reject_name(verdict.reject), need, have);
+			                used > 0 ? "; " : "", state->nodes[i]->name,
+			                place_reject_name(verdict.reject), need, have);
 		else
 			more = snprintf(out + used, n - used, "%s%s: %s", used > 0 ? "; " : "",
-					state->nodes[i]->name, place_reject_name(verdict.reject));
+			                state->nodes[i]->name, place_reject_name(verdict.reject));
 		used += more > 0 ? (size_t)more : 0;
 	}
 }

@@ -8,9 +8,9 @@
 
 struct command_result {
 	enum blix_code code; /* BLIX_OK or why it was refused; never text, never errno */
-	uint32_t why;	     /* enum refusal of core/state.h, 0 when code is BLIX_OK */
+	uint32_t why;        /* enum refusal of core/state.h, 0 when code is BLIX_OK */
 	uint64_t revision;   /* the state's revision after the command */
-	uint64_t uid;	     /* the object it made or changed, 0 if none */
+	uint64_t uid;        /* the object it made or changed, 0 if none */
 };
 
 #endif

@@ -231,7 +231,7 @@ void state_add_vm(struct state *s, struct vm *vm)
 	s->size_vms = size;
 	at = state_find_uid(s, vm->uid, &found); /* uids grow: this is the end */
 	memmove((void *)(s->by_uid + at + 1), (void *)(s->by_uid + at),
-		(s->n_vms - at) * sizeof(*s->by_uid));
+	        (s->n_vms - at) * sizeof(*s->by_uid));
 	s->by_uid[at] = vm;
 	s->n_vms = n;
 	state_edited(s, vm);
@@ -286,7 +286,7 @@ void state_lock_drop(struct state *s, uint64_t hash)
 }
 
 void state_emit(struct state *s, const char *kind, uint64_t uid, const char *name,
-		const char *reason, const char *message)
+                const char *reason, const char *message)
 {
 	struct event *event;
 

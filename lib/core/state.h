@@ -16,17 +16,17 @@
 enum refusal {
 	REFUSAL_NONE,
 	REFUSAL_SESSION_FORGOTTEN, /* the request number left the window, or the session expired */
-	REFUSAL_SESSION_GAP,	   /* request numbers must be consecutive */
-	REFUSAL_FULL,		   /* LIMIT_VMS, LIMIT_NODES or LIMIT_SESSIONS */
+	REFUSAL_SESSION_GAP,       /* request numbers must be consecutive */
+	REFUSAL_FULL,              /* LIMIT_VMS, LIMIT_NODES or LIMIT_SESSIONS */
 	REFUSAL_BAD_SPEC,
 	REFUSAL_VM_EXISTS,
 	REFUSAL_VM_MISSING,
 	REFUSAL_VM_DELETING,
 	REFUSAL_VM_VERSION,
 	REFUSAL_VM_RUNS, /* start: it already runs or is on its way (result is success: no change)
-			  */
+	                  */
 	REFUSAL_VM_BUSY, /* not in this phase */
-	REFUSAL_STALE,	 /* a report or decision about something that has moved on */
+	REFUSAL_STALE,   /* a report or decision about something that has moved on */
 	REFUSAL_NODE_MISSING,
 	REFUSAL_NO_ROOM,
 	REFUSAL_NODE_NAME, /* the name belongs to another node */
@@ -52,9 +52,9 @@ struct lock {
 
 struct session {
 	uint64_t id;
-	uint64_t last;	  /* highest request number applied */
+	uint64_t last;    /* highest request number applied */
 	uint64_t used_ms; /* cluster clock of the last request */
-	uint32_t n;	  /* results kept: of requests last-n+1 .. last */
+	uint32_t n;       /* results kept: of requests last-n+1 .. last */
 	uint32_t size;
 	struct command_result *results;
 };
@@ -62,9 +62,9 @@ struct session {
 struct state {
 	uint64_t revision;
 	uint64_t clock_ms; /* the cluster clock: wall time at the first entry, then the leaders'
-			      elapsed */
+	                      elapsed */
 	uint64_t clock_jump_ms; /* how far the last leader's wall clock is off; only an alarm */
-	struct vm **vms;	/* by name */
+	struct vm **vms;        /* by name */
 	size_t n_vms, size_vms;
 	struct vm **by_uid;  /* the same VMs, by uid */
 	struct node **nodes; /* by id */

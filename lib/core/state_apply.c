@@ -86,7 +86,7 @@ static void apply_create(struct state *s, const struct command *c, struct comman
 
 /* The VM a user's command names, if it may be changed. */
 static const struct vm *named_vm(const struct state *s, const char *name, uint64_t if_version,
-				 struct command_result *r)
+                                 struct command_result *r)
 {
 	const struct vm *vm = state_vm(s, name);
 
@@ -178,6 +178,7 @@ static void apply_delete(struct state *s, const struct command *c, struct comman
 	vm->ready = false;
 	if (vm->phase != VM_DELETING) {
 		begin_operation(s, vm, "delete");
+		vm->ending = vm_is_committed(vm);
 		vm_move(vm, VM_DELETING, s->clock_ms);
 	}
 	state_edited(s, vm);
@@ -253,7 +254,7 @@ static void apply_resolved(struct state *s, const struct command *c, struct comm
 			state_lock_add(s, c->vm_resolved.lock.data, c->vm_resolved.lock.len);
 		vm->resolved_set = true;
 		vm_move(vm, vm->spec.power == VM_POWER_RUNNING ? VM_PENDING : VM_STOPPED,
-			s->clock_ms);
+		        s->clock_ms);
 		vm_event(s, vm, "vm-resolved", vm->resolved.out_path);
 	}
 	state_edited(s, vm);
@@ -315,7 +316,7 @@ static void apply_verdict(struct state *s, const struct command *c, struct comma
 static void report_failed(struct state *s, struct vm *vm, const struct vm_report *report)
 {
 	bool elsewhere = report->code != BLIX_E_IMAGE && report->code != BLIX_E_EXISTS &&
-			 !vm_is_pinned(vm) && vm->n_rejected < VM_HOLDERS_MAX;
+	                 !vm_is_pinned(vm) && vm->n_rejected < VM_HOLDERS_MAX;
 
 	set_why(vm, report->code, report->reason, report->message);
 	vm->pid = 0;
@@ -528,7 +529,7 @@ static void apply_node_phase(struct state *s, const struct command *c, struct co
 	node->revision = s->revision;
 	s->changed++;
 	state_emit(s, "node", 0, node->name,
-		   node->phase == NODE_READY ? "node-ready" : "node-offline", "");
+	           node->phase == NODE_READY ? "node-ready" : "node-offline", "");
 }
 
 static void session_free_at(struct state *s, size_t at)
@@ -554,7 +555,7 @@ static void apply_expire(struct state *s, const struct command *c, struct comman
 /* The session of a command; NULL when the command must not run: *r is then its answer, remembered
  * or refused. */
 static struct session *session_begin(struct state *s, const struct command *c,
-				     struct command_result *r)
+                                     struct command_result *r)
 {
 	struct session *session;
 	bool found;
@@ -572,7 +573,7 @@ static struct session *session_begin(struct state *s, const struct command *c,
 		session = xcalloc(1, sizeof(*session));
 		session->id = c->session;
 		state_insert((void ***)(void *)&s->sessions, &s->n_sessions, &s->size_sessions, at,
-			     session);
+		             session);
 	}
 	session = s->sessions[at];
 	session->used_ms = s->clock_ms;
@@ -592,7 +593,7 @@ static void session_end(struct session *session, const struct command_result *r)
 	session->last++;
 	if (session->n == LIMIT_RESULTS) {
 		memmove(session->results, session->results + 1,
-			(session->n - 1) * sizeof(*session->results));
+		        (session->n - 1) * sizeof(*session->results));
 		session->n--;
 	}
 	if (session->n == session->size) {
@@ -604,11 +605,11 @@ static void session_end(struct session *session, const struct command_result *r)
 }
 
 static void (*const appliers[COMMAND_KIND_COUNT])(struct state *s, const struct command *c,
-						  struct command_result *r) = {
-	[COMMAND_VM_CREATE] = apply_create,	   [COMMAND_VM_POWER] = apply_power,
-	[COMMAND_VM_DELETE] = apply_delete,	   [COMMAND_VM_RESOLVE] = apply_resolve,
-	[COMMAND_VM_RESOLVED] = apply_resolved,	   [COMMAND_VM_ASSIGN] = apply_assign,
-	[COMMAND_VM_VERDICT] = apply_verdict,	   [COMMAND_VM_REPORT] = apply_report,
+                                                  struct command_result *r) = {
+	[COMMAND_VM_CREATE] = apply_create,        [COMMAND_VM_POWER] = apply_power,
+	[COMMAND_VM_DELETE] = apply_delete,        [COMMAND_VM_RESOLVE] = apply_resolve,
+	[COMMAND_VM_RESOLVED] = apply_resolved,    [COMMAND_VM_ASSIGN] = apply_assign,
+	[COMMAND_VM_VERDICT] = apply_verdict,      [COMMAND_VM_REPORT] = apply_report,
 	[COMMAND_NODE_REPORT] = apply_node_report, [COMMAND_NODE_PHASE] = apply_node_phase,
 	[COMMAND_SESSION_EXPIRE] = apply_expire,
 };
@@ -638,26 +639,26 @@ int refusal_error(const struct command_result *result, const char *name, struct 
 	} words[] = {
 		[REFUSAL_NONE] = {"", "done", ""},
 		[REFUSAL_SESSION_FORGOTTEN] = {"outcome-forgotten",
-					       "the outcome of this request is no longer known",
-					       "look at the object before you try again"},
+	                                       "the outcome of this request is no longer known",
+	                                       "look at the object before you try again"},
 		[REFUSAL_SESSION_GAP] = {"session-gap", "request numbers must be consecutive", ""},
 		[REFUSAL_FULL] = {"cluster-full", "the cluster holds no more of these", ""},
 		[REFUSAL_BAD_SPEC] = {"bad-spec", "name or spec is not valid", ""},
 		[REFUSAL_VM_EXISTS] = {"vm-exists", "a VM of this name exists",
-				       "choose another name, or see it with 'blix vm show'"},
+	                               "choose another name, or see it with 'blix vm show'"},
 		[REFUSAL_VM_MISSING] = {"vm-missing", "no such VM",
-					"'blix vm list' shows those there are"},
+	                                "'blix vm list' shows those there are"},
 		[REFUSAL_VM_DELETING] = {"vm-deleting", "it is being deleted", ""},
 		[REFUSAL_VM_VERSION] = {"version-conflict", "it was changed by somebody else",
-					"read it again and retry with its new version"},
+	                                "read it again and retry with its new version"},
 		[REFUSAL_VM_RUNS] = {"vm-runs", "it runs already", ""},
 		[REFUSAL_VM_BUSY] = {"vm-busy", "not possible in its present phase", ""},
 		[REFUSAL_STALE] = {"stale", "it has moved on", ""},
 		[REFUSAL_NODE_MISSING] = {"node-missing", "no such node",
-					  "'blix node list' shows those there are"},
+	                                  "'blix node list' shows those there are"},
 		[REFUSAL_NO_ROOM] = {"no-room", "the node has no room", ""},
 		[REFUSAL_NODE_NAME] = {"node-name-taken", "the name belongs to another node",
-				       "give this node another name in its configuration"},
+	                               "give this node another name in its configuration"},
 		[REFUSAL_UNKNOWN_COMMAND] = {"unknown-command", "unknown command", ""},
 	};
 

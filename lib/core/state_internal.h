@@ -24,6 +24,6 @@ uint64_t state_lock_add(struct state *s, const char *text, size_t n);
 void state_lock_drop(struct state *s, uint64_t hash);
 
 void state_emit(struct state *s, const char *kind, uint64_t uid, const char *name,
-		const char *reason, const char *message);
+                const char *reason, const char *message);
 
 #endif

@@ -12,7 +12,7 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-#define SNAPSHOT_MAGIC	 0x58494c42u /* "BLIX" */
+#define SNAPSHOT_MAGIC   0x58494c42u /* "BLIX" */
 #define SNAPSHOT_VERSION 1u
 
 static void put_result(struct buf *out, const struct command_result *r)
@@ -165,7 +165,7 @@ static void get_sessions(struct codec *in, struct state *s)
 		if (s->n_sessions > 0 && s->sessions[s->n_sessions - 1]->id >= session->id)
 			in->failed = true;
 		state_insert((void ***)(void *)&s->sessions, &s->n_sessions, &s->size_sessions,
-			     s->n_sessions, session);
+		             s->n_sessions, session);
 	}
 }
 
@@ -197,8 +197,8 @@ int state_decode(struct state *s, const uint8_t *bytes, size_t n, struct blix_er
 
 	if (magic != SNAPSHOT_MAGIC || version != SNAPSHOT_VERSION)
 		return blix_fail(err, BLIX_E_CORRUPT,
-				 "snapshot has magic %08x and version %u: not one of mine", magic,
-				 version);
+		                 "snapshot has magic %08x and version %u: not one of mine", magic,
+		                 version);
 	fresh.revision = get_u64(&in);
 	fresh.clock_ms = get_u64(&in);
 	fresh.clock_jump_ms = get_u64(&in);

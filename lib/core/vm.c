@@ -20,18 +20,18 @@ static const uint32_t phase_next[VM_PHASE_COUNT] = {
 	[VM_PENDING] = BIT(RESOLVING) | BIT(SCHEDULED) | BIT(STOPPED) | BIT(FAILED) | BIT(DELETING),
 	[VM_RESOLVING] = BIT(PENDING) | BIT(STOPPED) | BIT(FAILED) | BIT(DELETING),
 	[VM_SCHEDULED] = BIT(BUILDING) | BIT(STARTING) | BIT(RUNNING) | BIT(STOPPING) |
-			 BIT(PENDING) | BIT(FAILED) | BIT(UNKNOWN) | BIT(DELETING),
+                         BIT(PENDING) | BIT(FAILED) | BIT(UNKNOWN) | BIT(DELETING),
 	[VM_BUILDING] = BIT(SCHEDULED) | BIT(STARTING) | BIT(RUNNING) | BIT(STOPPING) |
-			BIT(PENDING) | BIT(FAILED) | BIT(UNKNOWN) | BIT(DELETING),
+                        BIT(PENDING) | BIT(FAILED) | BIT(UNKNOWN) | BIT(DELETING),
 	[VM_STARTING] = BIT(SCHEDULED) | BIT(RUNNING) | BIT(STOPPING) | BIT(PENDING) | BIT(FAILED) |
-			BIT(UNKNOWN) | BIT(DELETING),
+                        BIT(UNKNOWN) | BIT(DELETING),
 	[VM_RUNNING] = BIT(SCHEDULED) | BIT(STARTING) | BIT(STOPPING) | BIT(STOPPED) |
-		       BIT(PENDING) | BIT(FAILED) | BIT(UNKNOWN) | BIT(DELETING),
+                       BIT(PENDING) | BIT(FAILED) | BIT(UNKNOWN) | BIT(DELETING),
 	[VM_STOPPING] = BIT(STOPPED) | BIT(PENDING) | BIT(FAILED) | BIT(UNKNOWN) | BIT(DELETING),
 	[VM_STOPPED] = BIT(PENDING) | BIT(FAILED) | BIT(DELETING),
 	[VM_FAILED] = BIT(PENDING) | BIT(STOPPED) | BIT(STOPPING) | BIT(DELETING),
 	[VM_UNKNOWN] = BIT(RUNNING) | BIT(STOPPING) | BIT(STOPPED) | BIT(PENDING) | BIT(FAILED) |
-		       BIT(SCHEDULED) | BIT(DELETING),
+                       BIT(SCHEDULED) | BIT(DELETING),
 	[VM_DELETING] = 0,
 };
 
@@ -75,8 +75,9 @@ void vm_move(struct vm *vm, enum vm_phase to, uint64_t clock_ms)
 bool vm_is_committed(const struct vm *vm)
 {
 	/* A VM that is being deleted keeps its share until its node confirmed that it is gone. */
-	return vm->node != 0 && ((COMMITTED_PHASES & (1u << vm->phase)) != 0 ||
-				 (vm->phase == VM_DELETING && vm_held_by(vm, vm->node)));
+	return vm->node != 0 &&
+	       ((COMMITTED_PHASES & (1u << vm->phase)) != 0 ||
+	        (vm->phase == VM_DELETING && vm->ending && vm_held_by(vm, vm->node)));
 }
 
 bool vm_is_pinned(const struct vm *vm)
@@ -169,7 +170,7 @@ void vm_spec_copy(struct vm_spec *to, const struct vm_spec *from)
 	to->labels = (struct labels){0};
 	for (size_t i = 0; i < from->labels.n; i++)
 		(void)labels_set(&to->labels, from->labels.items[i].key,
-				 from->labels.items[i].value, NULL);
+		                 from->labels.items[i].value, NULL);
 }
 
 void vm_resolved_done(struct vm_resolved *resolved)
@@ -244,9 +245,9 @@ struct vm *vm_own(struct vm **slot)
 
 static bool flake_scheme_ok(const char *flake)
 {
-	static const char *const schemes[] = {"path:/",	    "github:",	    "gitlab:",
-					      "sourcehut:", "git+https://", "git+ssh://",
-					      "https://",   "git+file:///"};
+	static const char *const schemes[] = {"path:/",     "github:",      "gitlab:",
+	                                      "sourcehut:", "git+https://", "git+ssh://",
+	                                      "https://",   "git+file:///"};
 
 	for (size_t i = 0; i < array_size(schemes); i++) {
 		if (strncmp(flake, schemes[i], strlen(schemes[i])) == 0 &&
@@ -273,14 +274,14 @@ int vm_flake_check(const char *flake, struct blix_error *err)
 
 		if (!plain && strchr("-._~:/?@&=+,%", c) == NULL)
 			return blix_fail(err, BLIX_E_INVALID,
-					 "flake has the character 0x%02x at offset %zu, which no "
-					 "flake URL needs",
-					 (unsigned)(unsigned char)c, i);
+			                 "flake has the character 0x%02x at offset %zu, which no "
+			                 "flake URL needs",
+			                 (unsigned)(unsigned char)c, i);
 	}
 	if (!flake_scheme_ok(flake)) {
 		(void)blix_fail(err, BLIX_E_INVALID, "flake '%s' is of no accepted kind", flake);
 		blix_hint(err, "accepted: github:, gitlab:, sourcehut:, git+https:, git+ssh:, "
-			       "git+file:, https:, path:/absolute");
+		               "git+file:, https:, path:/absolute");
 		return -(int)BLIX_E_INVALID;
 	}
 	if (strstr(flake, "/../") != NULL || strstr(flake, "dir=..") != NULL ||
@@ -295,16 +296,16 @@ static int attr_check(const char *attr, struct blix_error *err)
 
 	if (n == 0 || n > LIMIT_ATTR)
 		return blix_fail(err, BLIX_E_INVALID, "attribute must have 1 to %d characters",
-				 LIMIT_ATTR);
+		                 LIMIT_ATTR);
 	for (size_t i = 0; i < n; i++) {
 		char c = attr[i];
 		bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_';
 
 		if (!letter && (i == 0 || !((c >= '0' && c <= '9') || c == '-')))
 			return blix_fail(err, BLIX_E_INVALID,
-					 "attribute '%s' is not valid: use letters, digits, '-' "
-					 "and '_'",
-					 attr);
+			                 "attribute '%s' is not valid: use letters, digits, '-' "
+			                 "and '_'",
+			                 attr);
 	}
 	return 0;
 }
@@ -326,9 +327,9 @@ static int ready_check(const char *ready, struct blix_error *err)
 
 static int hypervisor_check(const char *hypervisor, struct blix_error *err)
 {
-	static const char *const known[] = {"",	      "qemu",	   "cloud-hypervisor",
-					    "crosvm", "kvmtool",   "firecracker",
-					    "alioth", "stratovirt"};
+	static const char *const known[] = {"",       "qemu",      "cloud-hypervisor",
+	                                    "crosvm", "kvmtool",   "firecracker",
+	                                    "alioth", "stratovirt"};
 
 	for (size_t i = 0; i < array_size(known); i++) {
 		if (strcmp(known[i], hypervisor) == 0)
@@ -343,7 +344,7 @@ static int resources_check(const struct vm_spec *spec, struct blix_error *err)
 {
 	if (spec->cpus > LIMIT_CPUS)
 		return blix_fail(err, BLIX_E_INVALID, "cpus %" PRIu32 " is more than %d",
-				 spec->cpus, LIMIT_CPUS);
+		                 spec->cpus, LIMIT_CPUS);
 	if (spec->memory_bytes > LIMIT_MEMORY)
 		return blix_fail(err, BLIX_E_INVALID, "memory is more than 16 TiB");
 	if ((spec->memory_bytes & ((1u << 20) - 1)) != 0)
@@ -357,7 +358,7 @@ static int resources_check(const struct vm_spec *spec, struct blix_error *err)
 	if (spec->plain &&
 	    (spec->cpus != 0 || spec->memory_bytes != 0 || spec->hypervisor[0] != '\0'))
 		return blix_fail(err, BLIX_E_INVALID,
-				 "cpus, memory and hypervisor cannot be set on a plain VM");
+		                 "cpus, memory and hypervisor cannot be set on a plain VM");
 	return 0;
 }
 
@@ -385,13 +386,13 @@ void labels_done(struct labels *labels)
 }
 
 static int label_check(const char *text, const char *what, bool may_be_empty,
-		       struct blix_error *err)
+                       struct blix_error *err)
 {
 	size_t n = strnlen(text, LIMIT_LABEL_VALUE + 1);
 
 	if ((n == 0 && !may_be_empty) || n > LIMIT_LABEL_VALUE)
 		return blix_fail(err, BLIX_E_INVALID, "label %s must have 1 to %d characters", what,
-				 LIMIT_LABEL_VALUE);
+		                 LIMIT_LABEL_VALUE);
 	for (size_t i = 0; i < n; i++) {
 		char c = text[i];
 		bool plain =
@@ -399,8 +400,8 @@ static int label_check(const char *text, const char *what, bool may_be_empty,
 
 		if (!plain && (strchr("-._/", c) == NULL || (i == 0 && !may_be_empty)))
 			return blix_fail(err, BLIX_E_INVALID,
-					 "label %s '%s' is not valid: use letters, digits and -._/",
-					 what, text);
+			                 "label %s '%s' is not valid: use letters, digits and -._/",
+			                 what, text);
 	}
 	return 0;
 }
@@ -423,7 +424,7 @@ int labels_set(struct labels *labels, const char *key, const char *value, struct
 		return blix_fail(err, BLIX_E_INVALID, "more than %d labels", LIMIT_LABELS);
 	labels->items = xreallocarray(labels->items, labels->n + 1, sizeof(*labels->items));
 	memmove(labels->items + at + 1, labels->items + at,
-		(labels->n - at) * sizeof(*labels->items));
+	        (labels->n - at) * sizeof(*labels->items));
 	labels->items[at] = (struct label){xstrdup(key), xstrdup(value)};
 	labels->n++;
 	return 0;
@@ -439,7 +440,7 @@ const char *labels_get(const struct labels *labels, const char *key)
 }
 
 int labels_match(const struct labels *labels, const char *selector, bool *ret,
-		 struct blix_error *err)
+                 struct blix_error *err)
 {
 	const char *p = selector;
 	bool match = true;
@@ -453,8 +454,8 @@ int labels_match(const struct labels *labels, const char *selector, bool *ret,
 
 		if (equals == NULL || equals == p)
 			return blix_fail(err, BLIX_E_INVALID,
-					 "'%.64s' is not a selector like key=value,key=value",
-					 selector);
+			                 "'%.64s' is not a selector like key=value,key=value",
+			                 selector);
 		key = xstrndup(p, (size_t)(equals - p));
 		value = labels_get(labels, key);
 		if (value == NULL || strlen(value) != n - (size_t)(equals + 1 - p) ||

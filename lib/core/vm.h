@@ -18,17 +18,17 @@
 /* phase -> the phases that may follow. The only place that knows; docs/architecture.md prints it.
  */
 #define VM_PHASES(X)                                                                               \
-	X(PENDING, "Pending")	  /* waits for the leader: to be resolved, then to be placed */    \
+	X(PENDING, "Pending")     /* waits for the leader: to be resolved, then to be placed */    \
 	X(RESOLVING, "Resolving") /* a node locks and evaluates the flake */                       \
 	X(SCHEDULED, "Scheduled") /* placed on a node, which has not begun */                      \
-	X(BUILDING, "Building")	  /* microvm -c or -u runs */                                      \
-	X(STARTING, "Starting")	  /* the runner is being started */                                \
-	X(RUNNING, "Running")	  /* the runner's process lives */                                 \
-	X(STOPPING, "Stopping")	  /* the guest was asked, or the runner is being ended */          \
-	X(STOPPED, "Stopped")	  /* no process; the directory stays */                            \
-	X(FAILED, "Failed")	  /* gave up; reason and message say why */                        \
-	X(UNKNOWN, "Unknown")	  /* its process cannot be identified */                           \
-	X(DELETING, "Deleting")	  /* a tombstone: leaves the state when every holder confirmed */
+	X(BUILDING, "Building")   /* microvm -c or -u runs */                                      \
+	X(STARTING, "Starting")   /* the runner is being started */                                \
+	X(RUNNING, "Running")     /* the runner's process lives */                                 \
+	X(STOPPING, "Stopping")   /* the guest was asked, or the runner is being ended */          \
+	X(STOPPED, "Stopped")     /* no process; the directory stays */                            \
+	X(FAILED, "Failed")       /* gave up; reason and message say why */                        \
+	X(UNKNOWN, "Unknown")     /* its process cannot be identified */                           \
+	X(DELETING, "Deleting")   /* a tombstone: leaves the state when every holder confirmed */
 
 enum vm_phase {
 #define X(name, text) VM_##name,
@@ -49,9 +49,9 @@ struct labels {
 };
 
 struct vm_spec {
-	char *flake;	       /* the base: a flake reference without #attr */
-	char *attr;	       /* of nixosConfigurations; never "" */
-	uint32_t cpus;	       /* 0: as the flake says */
+	char *flake;           /* the base: a flake reference without #attr */
+	char *attr;            /* of nixosConfigurations; never "" */
+	uint32_t cpus;         /* 0: as the flake says */
 	uint64_t memory_bytes; /* 0: as the flake says; a whole number of MiB */
 	char *hypervisor;      /* "": as the flake says */
 	enum vm_power power;
@@ -66,9 +66,9 @@ struct vm_resolved {
 	uint32_t cpus;
 	uint64_t memory_bytes;
 	char *hypervisor;   /* "qemu", ... */
-	char *out_path;	    /* store path of the runner that this lock and spec give */
-	uint64_t lock;	    /* hash of the flake.lock in the state's lock table, 0: none */
-	char *base_url;	    /* the locked URL of the base, as the wrapper flake names it */
+	char *out_path;     /* store path of the runner that this lock and spec give */
+	uint64_t lock;      /* hash of the flake.lock in the state's lock table, 0: none */
+	char *base_url;     /* the locked URL of the base, as the wrapper flake names it */
 	uint32_t n_volumes; /* volume images kept in the VM's directory */
 	uint32_t n_shares;  /* shares that the guest may write */
 	uint32_t n_devices;
@@ -82,7 +82,7 @@ struct vm_timings {
 
 struct vm {
 	uint32_t refs;
-	uint64_t uid;	   /* from the state's counter: unique in the cluster, never reused */
+	uint64_t uid;      /* from the state's counter: unique in the cluster, never reused */
 	uint64_t version;  /* counts edits of the spec, from 1: compare-and-set */
 	uint64_t revision; /* the state's revision when anything of it last changed */
 	uint64_t created_ms;
@@ -91,13 +91,14 @@ struct vm {
 
 	enum vm_phase phase;
 	uint64_t phase_ms; /* cluster clock when the phase began */
-	uint64_t node;	   /* placed on, 0: nowhere */
-	uint64_t epoch;	   /* the fencing token: raised by each assignment */
+	uint64_t node;     /* placed on, 0: nowhere */
+	uint64_t epoch;    /* the fencing token: raised by each assignment */
 	uint64_t resolver; /* the node that resolves it, 0: none */
 	bool resolved_set;
 	struct vm_resolved resolved;
 	bool ready;
-	bool restart;	     /* Stopping, to be started again */
+	bool restart;        /* Stopping, to be started again */
+	bool ending;         /* Deleting, and was committed when that began */
 	uint32_t grace_ms;   /* of the stop in progress; 0: force */
 	enum blix_code code; /* why it is Failed, Unknown or still Pending; BLIX_OK: all is well */
 	char *reason;
@@ -108,9 +109,9 @@ struct vm {
 	uint32_t restarts;
 	int32_t exit_code; /* of the last run; 128+n for signal n; -1: never ended */
 	struct vm_timings timings;
-	uint64_t operation;		  /* id of the operation under way or last ended */
-	char *operation_verb;		  /* "create", "start", ... */
-	uint64_t operation_ms;		  /* cluster clock at its begin */
+	uint64_t operation;               /* id of the operation under way or last ended */
+	char *operation_verb;             /* "create", "start", ... */
+	uint64_t operation_ms;            /* cluster clock at its begin */
 	uint64_t holders[VM_HOLDERS_MAX]; /* nodes that may keep something of it */
 	uint32_t n_holders;
 	uint64_t rejected[VM_HOLDERS_MAX]; /* nodes where it failed for good */
@@ -158,6 +159,6 @@ int labels_set(struct labels *labels, const char *key, const char *value, struct
 const char *labels_get(const struct labels *labels, const char *key);
 /* Selector "a=b,c=d": all must match. */
 int labels_match(const struct labels *labels, const char *selector, bool *ret,
-		 struct blix_error *err);
+                 struct blix_error *err);
 
 #endif

@@ -1,4 +1,5 @@
-/* The daemon's configuration: /etc/blix/blix.json, or what --dev implies. Unknown keys are errors. */
+/* The daemon's configuration: /etc/blix/blix.json, or what --dev implies. Unknown keys are errors.
+ */
 #ifndef BLIX_NODE_CONFIG_H
 #define BLIX_NODE_CONFIG_H
 
@@ -24,18 +25,19 @@ struct config {
 	char *socket;       /* /run/blix/blix.sock */
 	char *group;        /* of the socket: "blix"; "" none */
 	char *microvms_dir; /* /var/lib/microvms */
-	char *microvm;      /* the `microvm` command; "": the host's own where the directory is the standard one, else ours */
+	char *microvm;      /* the `microvm` command; "": the host's own where the directory is the
+	                       standard one, else ours */
 	char *libexec_dir;  /* where blix-shim, microvm-status, microvm and toy.elf are */
 	char *gcroots_dir;  /* /nix/var/nix/gcroots/microvm */
 	char *nix_config;   /* lines added to NIX_CONFIG of every child */
 	char *path;         /* PATH of every child */
 	unsigned election_timeout_ms, heartbeat_ms;
-	unsigned builds_max;         /* resolves and builds at once */
-	unsigned build_deadline_ms;  /* of one build */
-	unsigned retry_ms;           /* backoff after a failed attempt, doubled each time */
+	unsigned builds_max;        /* resolves and builds at once */
+	unsigned build_deadline_ms; /* of one build */
+	unsigned retry_ms;          /* backoff after a failed attempt, doubled each time */
 	unsigned overcommit_cpu, overcommit_memory; /* per cent */
-	uint32_t cpus;               /* 0: what the machine has */
-	uint64_t memory_bytes;       /* 0: what the machine has */
+	uint32_t cpus;                              /* 0: what the machine has */
+	uint64_t memory_bytes;                      /* 0: what the machine has */
 	uint32_t reserved_cpus;
 	uint64_t reserved_bytes;
 	bool dev;

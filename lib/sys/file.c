@@ -21,9 +21,9 @@ static int read_all(int fd, const char *name, struct buf *out, struct blix_error
 		if (room == NULL)
 			return blix_fail(err, BLIX_E_NOMEM, "read %s: out of memory", name);
 		n = out->cap == out->len
-			    ? read(fd, &more, 1)
-			    : read(fd, room,
-				   out->cap - out->len < 65536 ? out->cap - out->len : 65536);
+		            ? read(fd, &more, 1)
+		            : read(fd, room,
+		                   out->cap - out->len < 65536 ? out->cap - out->len : 65536);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
@@ -32,7 +32,7 @@ static int read_all(int fd, const char *name, struct buf *out, struct blix_error
 			return 0;
 		if (out->cap == out->len)
 			return blix_fail(err, BLIX_E_TOOBIG, "%s is larger than %zu bytes", name,
-					 out->cap);
+			                 out->cap);
 		buf_grew(out, (size_t)n);
 	}
 }

@@ -44,8 +44,8 @@ static void put_quoted(char *out, size_t n, size_t *used, const char *text)
 
 static size_t begin(char *out, size_t n, int priority, const char *event)
 {
-	static const char *const levels[] = {"emerg", "alert",	"crit", "error",
-					     "warn",  "notice", "info", "debug"};
+	static const char *const levels[] = {"emerg", "alert",  "crit", "error",
+	                                     "warn",  "notice", "info", "debug"};
 	size_t used = 0;
 
 	if (getenv("JOURNAL_STREAM") != NULL) /* NOLINT(concurrency-mt-unsafe): no setenv */
@@ -99,7 +99,7 @@ void log_error(int priority, const char *event, const struct blix_error *err, co
 		va_end(args);
 		if (more > 0)
 			used = used + (size_t)more < sizeof(line) ? used + (size_t)more
-								  : sizeof(line) - 1;
+			                                          : sizeof(line) - 1;
 	}
 	put(line, sizeof(line), &used, " reason=%s err=", blix_error_reason(err));
 	put_quoted(line, sizeof(line), &used, err->text);

@@ -13,8 +13,8 @@
 static void names(void **state)
 {
 	static const char *const good[] = {"a", "web", "web-1", "0", "a0-b"};
-	static const char *const bad[] = {"",	 "-a", "a-",  "A",    "a.b", "../x",	"-R",
-					  "a;b", "%i", "a\n", "$(x)", "a b", "\xc3\xa9"};
+	static const char *const bad[] = {"",    "-a", "a-",  "A",    "a.b", "../x",    "-R",
+	                                  "a;b", "%i", "a\n", "$(x)", "a b", "\xc3\xa9"};
 	char longest[65];
 
 	(void)state;
@@ -81,7 +81,7 @@ static int try_json(const char *text)
 static void json_refuses(void **state)
 {
 	static const char *const bad[] = {
-		"",	"{",	   "{}x",      "{\"a\":1,\"a\":2}", "\"\xff\"",
+		"",     "{",       "{}x",      "{\"a\":1,\"a\":2}", "\"\xff\"",
 		"[1,]", "{\"a\"}", "\"\x01\"", "\"\xed\xa0\x80\"",  "\"\xc0\xaf\""};
 	char deep[128];
 
@@ -145,8 +145,8 @@ static void errors_wrap(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(names),	cmocka_unit_test(numbers),
-		cmocka_unit_test(buffer_cap),	cmocka_unit_test(json_refuses),
+		cmocka_unit_test(names),        cmocka_unit_test(numbers),
+		cmocka_unit_test(buffer_cap),   cmocka_unit_test(json_refuses),
 		cmocka_unit_test(json_getters), cmocka_unit_test(json_times),
 		cmocka_unit_test(errors_wrap),
 	};

@@ -1,0 +1,527 @@
+/* lib/core: the life of a VM through commands, exactly-once sessions, capacity, snapshots, and that
+ * the same commands give the same state on every replica. */
+#include "base/alloc.h"
+#include "core/leader.h"
+#include "core/object_json.h"
+#include "core/place.h"
+#include "core/state.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#define GIB (1ULL << 30)
+
+/* Through bytes, as every replica sees it. */
+static struct command_result run(struct state *s, struct command *c)
+{
+	cleanup(buf_done)
+	struct buf bytes;
+	struct command copy;
+	struct command_result r;
+
+	buf_init(&bytes, LIMIT_COMMAND);
+	assert_int_equal(command_encode(c, &bytes, NULL), 0);
+	assert_int_equal(command_decode((uint8_t *)bytes.data, bytes.len, &copy, NULL), 0);
+	for (size_t n = 0; n < bytes.len; n++) { /* every truncation is refused */
+		struct command bad;
+
+		assert_true(command_decode((uint8_t *)bytes.data, n, &bad, NULL) < 0);
+	}
+	state_begin(s, 10, 1000000);
+	state_apply(s, &copy, &r);
+	command_done(&copy);
+	command_done(c);
+	return r;
+}
+
+static struct command_result create(struct state *s, const char *name)
+{
+	struct command c;
+
+	command_init(&c, COMMAND_VM_CREATE);
+	(void)snprintf(c.vm_create.name, sizeof(c.vm_create.name), "%s", name);
+	xreplace(&c.vm_create.spec.flake, "github:me/vms");
+	xreplace(&c.vm_create.spec.attr, "web");
+	(void)labels_set(&c.vm_create.spec.labels, "tier", "front", NULL);
+	return run(s, &c);
+}
+
+static void join(struct state *s, uint64_t id, uint64_t memory_bytes)
+{
+	struct command c;
+
+	command_init(&c, COMMAND_NODE_REPORT);
+	c.node_report.id = id;
+	(void)snprintf(c.node_report.name, sizeof(c.node_report.name), "n%u", (unsigned)id);
+	c.node_report.facts.cpus = 8;
+	c.node_report.facts.memory_bytes = memory_bytes;
+	xreplace(&c.node_report.facts.hypervisors, "qemu firecracker");
+	assert_int_equal(run(s, &c).code, BLIX_OK);
+}
+
+static struct command_result power(struct state *s, const char *name, enum vm_verb verb)
+{
+	struct command c;
+
+	command_init(&c, COMMAND_VM_POWER);
+	(void)snprintf(c.vm_power.name, sizeof(c.vm_power.name), "%s", name);
+	c.vm_power.verb = verb;
+	c.vm_power.grace_ms = 30000;
+	return run(s, &c);
+}
+
+static struct command_result delete (struct state *s, const char *name)
+{
+	struct command c;
+
+	command_init(&c, COMMAND_VM_DELETE);
+	(void)snprintf(c.vm_delete.name, sizeof(c.vm_delete.name), "%s", name);
+	return run(s, &c);
+}
+
+static void resolve(struct state *s, const char *name, uint64_t memory_bytes)
+{
+	const struct vm *vm = state_vm(s, name);
+	struct command c;
+
+	command_init(&c, COMMAND_VM_RESOLVE);
+	c.vm_resolve.uid = vm->uid;
+	c.vm_resolve.node = 1;
+	assert_int_equal(run(s, &c).code, BLIX_OK);
+	vm = state_vm(s, name);
+	assert_int_equal(vm->phase, VM_RESOLVING);
+	command_init(&c, COMMAND_VM_RESOLVED);
+	c.vm_resolved.uid = vm->uid;
+	c.vm_resolved.node = 1;
+	c.vm_resolved.resolved.cpus = 1;
+	c.vm_resolved.resolved.memory_bytes = memory_bytes;
+	xreplace(&c.vm_resolved.resolved.hypervisor, "qemu");
+	xreplace(&c.vm_resolved.resolved.out_path, "/nix/store/x-runner");
+	(void)buf_add_string(&c.vm_resolved.lock, "{\"version\":7}");
+	assert_int_equal(run(s, &c).code, BLIX_OK);
+}
+
+static struct command_result assign(struct state *s, const char *name, uint64_t node)
+{
+	const struct vm *vm = state_vm(s, name);
+	struct command c;
+
+	command_init(&c, COMMAND_VM_ASSIGN);
+	c.vm_assign.uid = vm->uid;
+	c.vm_assign.node = node;
+	c.vm_assign.epoch = vm->epoch;
+	return run(s, &c);
+}
+
+static struct command_result report(struct state *s, const char *name, enum vm_report_kind kind,
+                                    enum blix_code code)
+{
+	const struct vm *vm = state_vm(s, name);
+	struct command c;
+
+	command_init(&c, COMMAND_VM_REPORT);
+	c.vm_report.kind = kind;
+	c.vm_report.uid = vm->uid;
+	c.vm_report.node = vm->node;
+	c.vm_report.epoch = vm->epoch;
+	c.vm_report.code = code;
+	c.vm_report.pid = 42;
+	xreplace(&c.vm_report.runner, "/nix/store/x-runner");
+	xreplace(&c.vm_report.message, "said \xff so"); /* bad UTF-8 from a console */
+	return run(s, &c);
+}
+
+static void to_running(struct state *s, const char *name)
+{
+	assert_int_equal(create(s, name).code, BLIX_OK);
+	resolve(s, name, GIB);
+	assert_int_equal(assign(s, name, 1).code, BLIX_OK);
+	assert_int_equal(report(s, name, VM_REPORT_BUILDING, BLIX_OK).code, BLIX_OK);
+	assert_int_equal(report(s, name, VM_REPORT_STARTING, BLIX_OK).code, BLIX_OK);
+	assert_int_equal(report(s, name, VM_REPORT_RUNNING, BLIX_OK).code, BLIX_OK);
+	assert_int_equal(report(s, name, VM_REPORT_READY, BLIX_OK).code, BLIX_OK);
+}
+
+static void life(void **state)
+{
+	struct state *s = state_new();
+	const struct vm *vm;
+
+	(void)state;
+	join(s, 1, 16 * GIB);
+	to_running(s, "web");
+	vm = state_vm(s, "web");
+	assert_int_equal(vm->phase, VM_RUNNING);
+	assert_true(vm->ready);
+	assert_int_equal(vm->pid, 42);
+	assert_int_equal(state_node(s, 1)->committed_bytes, GIB + (64ULL << 20));
+	assert_int_equal(s->phases[VM_RUNNING], 1);
+
+	assert_int_equal(power(s, "web", VM_VERB_STOP).code, BLIX_OK);
+	assert_int_equal(state_vm(s, "web")->phase, VM_STOPPING);
+	assert_int_equal(report(s, "web", VM_REPORT_RUNNING, BLIX_OK).why, REFUSAL_STALE);
+	assert_int_equal(report(s, "web", VM_REPORT_STOPPED, BLIX_OK).code, BLIX_OK);
+	assert_int_equal(state_vm(s, "web")->phase, VM_STOPPED);
+	assert_int_equal(state_node(s, 1)->committed_bytes, 0);
+	assert_int_equal(state_node(s, 1)->vms, 0);
+
+	assert_int_equal(power(s, "web", VM_VERB_START).code, BLIX_OK);
+	assert_int_equal(state_vm(s, "web")->phase, VM_PENDING);
+	assert_int_equal(assign(s, "web", 1).code, BLIX_OK);
+	assert_int_equal(state_vm(s, "web")->epoch, 2);
+
+	assert_int_equal(delete (s, "web").code, BLIX_OK);
+	assert_int_equal(state_vm(s, "web")->phase, VM_DELETING);
+	assert_int_equal(power(s, "web", VM_VERB_START).why, REFUSAL_VM_DELETING);
+	assert_int_equal(s->n_locks, 1);
+	assert_int_equal(report(s, "web", VM_REPORT_GONE, BLIX_OK).code, BLIX_OK);
+	assert_null(state_vm(s, "web"));
+	assert_int_equal(s->n_locks, 0);
+	assert_int_equal(state_node(s, 1)->committed_bytes, 0);
+	assert_int_equal(delete (s, "web").code, BLIX_E_NOTFOUND);
+	state_free(s);
+}
+
+static void restart_places_again(void **state)
+{
+	struct state *s = state_new();
+
+	(void)state;
+	join(s, 1, 16 * GIB);
+	to_running(s, "web");
+	assert_int_equal(power(s, "web", VM_VERB_RESTART).code, BLIX_OK);
+	assert_int_equal(report(s, "web", VM_REPORT_STOPPED, BLIX_OK).code, BLIX_OK);
+	assert_int_equal(state_vm(s, "web")->phase, VM_PENDING);
+	assert_int_equal(state_vm(s, "web")->spec.power, VM_POWER_RUNNING);
+	state_free(s);
+}
+
+static void capacity_is_atomic(void **state)
+{
+	struct state *s = state_new();
+
+	(void)state;
+	join(s, 1, 2 * GIB);
+	assert_int_equal(create(s, "a").code, BLIX_OK);
+	assert_int_equal(create(s, "b").code, BLIX_OK);
+	resolve(s, "a", GIB);
+	resolve(s, "b", GIB);
+	assert_int_equal(assign(s, "a", 1).code, BLIX_OK);
+	assert_int_equal(assign(s, "b", 1).why, REFUSAL_NO_ROOM);
+	assert_int_equal(state_vm(s, "b")->phase, VM_PENDING);
+	assert_int_equal(delete (s, "a").code, BLIX_OK);
+	/* Held until its node confirms: the process may still be there. */
+	assert_int_equal(assign(s, "b", 1).why, REFUSAL_NO_ROOM);
+	assert_int_equal(report(s, "a", VM_REPORT_GONE, BLIX_OK).code, BLIX_OK);
+	assert_int_equal(assign(s, "b", 1).code, BLIX_OK);
+	state_free(s);
+}
+
+static void failure_moves_on(void **state)
+{
+	struct state *s = state_new();
+
+	(void)state;
+	join(s, 1, 16 * GIB);
+	join(s, 2, 16 * GIB);
+	to_running(s, "web");
+	assert_int_equal(report(s, "web", VM_REPORT_RETRY, BLIX_E_START).code, BLIX_OK);
+	assert_string_equal(state_vm(s, "web")->message, "said ? so");
+	assert_int_equal(state_vm(s, "web")->restarts, 1);
+	assert_int_equal(report(s, "web", VM_REPORT_FAILED, BLIX_E_START).code, BLIX_OK);
+	assert_int_equal(state_vm(s, "web")->phase, VM_PENDING);
+	assert_int_equal(place(s, state_vm(s, "web"))->id, 2);
+	assert_int_equal(assign(s, "web", 1).why, REFUSAL_NO_ROOM); /* it failed there */
+	assert_int_equal(assign(s, "web", 2).code, BLIX_OK);
+	assert_int_equal(state_vm(s, "web")->n_holders, 2);
+	assert_int_equal(report(s, "web", VM_REPORT_FAILED, BLIX_E_START).code, BLIX_OK);
+	assert_int_equal(state_vm(s, "web")->phase, VM_FAILED);
+	/* Deleted only when both nodes have confirmed. */
+	assert_int_equal(delete (s, "web").code, BLIX_OK);
+	assert_int_equal(report(s, "web", VM_REPORT_GONE, BLIX_OK).code, BLIX_OK);
+	assert_non_null(state_vm(s, "web"));
+	state_free(s);
+}
+
+static void sessions_apply_once(void **state)
+{
+	struct state *s = state_new();
+	struct command_result first, again;
+	struct command c;
+
+	(void)state;
+	for (uint64_t request = 1; request <= 70; request++) {
+		command_init(&c, COMMAND_VM_CREATE);
+		c.session = 7;
+		c.request = request;
+		(void)snprintf(c.vm_create.name, sizeof(c.vm_create.name), "vm-%u",
+		               (unsigned)request);
+		xreplace(&c.vm_create.spec.flake, "github:me/vms");
+		xreplace(&c.vm_create.spec.attr, "web");
+		first = run(s, &c);
+		assert_int_equal(first.code, BLIX_OK);
+	}
+	command_init(&c, COMMAND_VM_DELETE); /* whatever it says: number 70 was answered */
+	c.session = 7;
+	c.request = 70;
+	again = run(s, &c);
+	assert_memory_equal(&first, &again, sizeof(first));
+	assert_int_equal(s->n_vms, 70);
+	command_init(&c, COMMAND_VM_DELETE);
+	c.session = 7;
+	c.request = 3;
+	assert_int_equal(run(s, &c).code, BLIX_E_FORGOTTEN);
+	command_init(&c, COMMAND_VM_DELETE);
+	c.session = 7;
+	c.request = 72;
+	assert_int_equal(run(s, &c).why, REFUSAL_SESSION_GAP);
+	command_init(&c, COMMAND_SESSION_EXPIRE);
+	c.session_expire.before_ms = UINT64_MAX;
+	(void)run(s, &c);
+	assert_int_equal(s->n_sessions, 0);
+	command_init(&c, COMMAND_VM_DELETE);
+	c.session = 7;
+	c.request = 71;
+	assert_int_equal(run(s, &c).code, BLIX_E_FORGOTTEN);
+	state_free(s);
+}
+
+/* xorshift64*: a fixed seed makes the same story each time. */
+static uint64_t next_random(uint64_t *seed)
+{
+	*seed ^= *seed >> 12;
+	*seed ^= *seed << 25;
+	*seed ^= *seed >> 27;
+	return *seed * 0x2545f4914f6cdd1dULL;
+}
+
+/* A holder confirms that it has nothing left. */
+static void confirm_gone(struct state *s, const struct vm *vm)
+{
+	struct command c;
+
+	command_init(&c, COMMAND_VM_REPORT);
+	c.vm_report.kind = VM_REPORT_GONE;
+	c.vm_report.uid = vm->uid;
+	c.vm_report.node = vm->holders[0];
+	assert_int_equal(run(s, &c).code, BLIX_OK);
+}
+
+static void random_step(struct state *s, uint64_t *seed)
+{
+	char name[16];
+	const struct vm *vm;
+	uint64_t dice = next_random(seed) % 10;
+
+	(void)snprintf(name, sizeof(name), "vm-%u", (unsigned)(next_random(seed) % 20));
+	vm = state_vm(s, name);
+	if (vm == NULL)
+		(void)create(s, name);
+	else if (vm->phase == VM_PENDING && !vm->resolved_set)
+		resolve(s, name, GIB);
+	else if (vm->phase == VM_PENDING)
+		(void)assign(s, name, 1 + next_random(seed) % 3);
+	else if (vm->phase == VM_DELETING)
+		confirm_gone(s, vm);
+	else if (dice < 6)
+		(void)report(s, name, (enum vm_report_kind)(1 + next_random(seed) % 10),
+		             BLIX_E_START);
+	else if (dice < 9)
+		(void)power(s, name, (enum vm_verb)(1 + next_random(seed) % 3));
+	else
+		(void)delete (s, name);
+}
+
+static void check_sums(const struct state *s)
+{
+	uint64_t phases[VM_PHASE_COUNT] = {0};
+
+	for (size_t i = 0; i < s->n_vms; i++)
+		phases[s->vms[i]->phase]++;
+	assert_memory_equal(phases, s->phases, sizeof(phases));
+	for (size_t k = 0; k < s->n_nodes; k++) {
+		uint64_t bytes = 0;
+
+		for (size_t i = 0; i < s->n_vms; i++) {
+			if (vm_is_committed(s->vms[i]) && s->vms[i]->node == s->nodes[k]->id)
+				bytes += s->vms[i]->resolved.memory_bytes + (64ULL << 20);
+		}
+		assert_int_equal(bytes, s->nodes[k]->committed_bytes);
+		assert_true(bytes <= node_usable_bytes(s->nodes[k]));
+	}
+}
+
+static void replicas_agree(void **state)
+{
+	struct state *a = state_new(), *b = state_new();
+	uint64_t seed_a = 88172645463325252ULL, seed_b = seed_a;
+
+	(void)state;
+	for (uint64_t id = 1; id <= 3; id++) {
+		join(a, id, 4 * GIB);
+		join(b, id, 4 * GIB);
+	}
+	for (unsigned i = 0; i < 9000; i++) {
+		struct state *view = i % 100 == 0 ? state_view(b) : NULL;
+		uint64_t hash = view != NULL ? state_hash(view) : 0;
+
+		random_step(a, &seed_a);
+		random_step(b, &seed_b);
+		if (view != NULL) { /* a view does not move; a replica may go on from it */
+			cleanup(buf_done)
+			struct buf bytes;
+
+			assert_int_equal(state_hash(view), hash);
+			buf_init(&bytes, LIMIT_SNAPSHOT);
+			assert_int_equal(state_encode(b, &bytes, NULL), 0);
+			assert_int_equal(state_decode(b, (uint8_t *)bytes.data, bytes.len, NULL),
+			                 0);
+			state_view_free(view);
+			check_sums(a);
+			check_sums(b);
+		}
+	}
+	assert_int_equal(state_hash(a), state_hash(b));
+	assert_true(a->n_events == LIMIT_EVENTS); /* the ring came round */
+	state_free(a);
+	state_free(b);
+}
+
+static void snapshot_refuses_damage(void **state)
+{
+	cleanup(buf_done)
+	struct buf bytes;
+	struct state *s = state_new();
+	uint64_t hash;
+
+	(void)state;
+	join(s, 1, 16 * GIB);
+	to_running(s, "web");
+	hash = state_hash(s);
+	buf_init(&bytes, LIMIT_SNAPSHOT);
+	assert_int_equal(state_encode(s, &bytes, NULL), 0);
+	for (size_t n = 0; n < bytes.len; n++)
+		assert_true(state_decode(s, (uint8_t *)bytes.data, n, NULL) < 0);
+	assert_int_equal(state_hash(s), hash);
+	state_free(s);
+}
+
+/* The leader's rounds take a VM from Pending to Scheduled, and say why when there is no room. */
+static void leader_rounds(void **state)
+{
+	struct leader_actions *actions = xcalloc(1, sizeof(*actions));
+	const struct leader_peer lost = {.id = 1, .age_ms = 99999};
+	struct state *s = state_new();
+	struct leader leader;
+
+	(void)state;
+	leader_init(&leader, 1000);
+	join(s, 1, 2 * GIB);
+	assert_int_equal(create(s, "web").code, BLIX_OK);
+	leader_step(&leader, s, &(struct leader_event){.kind = LEADER_CHANGED}, 1, actions);
+	assert_int_equal(actions->n, 0); /* not the leader */
+	leader_step(&leader, s, &(struct leader_event){.kind = LEADER_ELECTED}, 1, actions);
+	assert_int_equal(actions->n, 1);
+	assert_int_equal(actions->commands[0].kind, COMMAND_VM_RESOLVE);
+	command_done(&actions->commands[0]);
+	leader_step(&leader, s, &(struct leader_event){.kind = LEADER_CHANGED}, 1, actions);
+	assert_int_equal(actions->n, 0); /* one round at a time */
+	resolve(s, "web", 4 * GIB);
+	leader_step(&leader, s, &(struct leader_event){.kind = LEADER_SETTLED}, 1, actions);
+	assert_int_equal(actions->n, 1);
+	assert_int_equal(actions->commands[0].kind, COMMAND_VM_VERDICT);
+	assert_string_equal(actions->commands[0].vm_verdict.message,
+	                    "n1: memory: need 4.1GiB, have 2GiB free");
+	assert_int_equal(run(s, &actions->commands[0]).code, BLIX_OK);
+	leader_step(&leader, s, &(struct leader_event){.kind = LEADER_SETTLED}, 1, actions);
+	assert_int_equal(actions->n, 0); /* said once */
+	join(s, 2, 8 * GIB);
+	leader_step(&leader, s, &(struct leader_event){.kind = LEADER_CHANGED}, 1, actions);
+	assert_int_equal(actions->n, 1);
+	assert_int_equal(actions->commands[0].vm_assign.node, 2);
+	assert_int_equal(run(s, &actions->commands[0]).code, BLIX_OK);
+	leader_step(&leader, s, &(struct leader_event){.kind = LEADER_FAILED}, 1, actions);
+	leader_step(&leader, s, &(struct leader_event){LEADER_TICK, &lost, 1}, 2, actions);
+	assert_int_equal(actions->n, 1);
+	assert_int_equal(actions->commands[0].node_phase.phase, NODE_OFFLINE);
+	command_done(&actions->commands[0]);
+	free(actions);
+	state_free(s);
+}
+
+static void specs_are_checked(void **state)
+{
+	static const char *const bad[] = {
+		"",           "web",         "-R",          "github:me/vms#web",   "github:a;b",
+		"path:.",     "path:/a b",   "file:///x",   "github:a/b?dir=../x", "path:/a/../b",
+		"github:a\n", "github:$(x)", "github:\"x\""};
+	static const char *const good[] = {"github:me/vms",
+	                                   "path:/nix/store/abc-source?narHash=sha256-x%2By%3D",
+	                                   "git+ssh://git@host/repo?ref=main"};
+	struct vm_spec spec;
+	struct blix_error err;
+
+	(void)state;
+	for (size_t i = 0; i < array_size(bad); i++)
+		assert_true(vm_flake_check(bad[i], &err) < 0);
+	for (size_t i = 0; i < array_size(good); i++)
+		assert_int_equal(vm_flake_check(good[i], &err), 0);
+	vm_spec_init(&spec);
+	xreplace(&spec.flake, good[0]);
+	xreplace(&spec.attr, "web");
+	assert_int_equal(vm_spec_check(&spec, &err), 0);
+	spec.memory_bytes = 2048ULL << 20;
+	assert_true(vm_spec_check(&spec, &err) < 0);
+	spec.memory_bytes = 0;
+	xreplace(&spec.ready, "tcp:80");
+	assert_true(vm_spec_check(&spec, &err) < 0);
+	vm_spec_done(&spec);
+}
+
+static void json_round_trip(void **state)
+{
+	struct vm_spec spec, back;
+	char name[LIMIT_NAME + 1];
+	struct blix_error err;
+	cJSON *body;
+
+	(void)state;
+	vm_spec_init(&spec);
+	xreplace(&spec.flake, "github:me/vms");
+	xreplace(&spec.attr, "web");
+	spec.cpus = 2;
+	spec.memory_bytes = GIB;
+	(void)labels_set(&spec.labels, "tier", "front", NULL);
+	body = vm_create_json("web", &spec);
+	assert_int_equal(vm_create_parse(body, name, &back, &err), 0);
+	assert_string_equal(name, "web");
+	assert_int_equal(back.cpus, 2);
+	assert_string_equal(labels_get(&back.labels, "tier"), "front");
+	vm_spec_done(&back);
+	json_add_string(cJSON_GetObjectItemCaseSensitive(body, "spec"), "memroyBytes", "x");
+	assert_true(vm_create_parse(body, name, &back, &err) < 0);
+	assert_string_equal(err.hint, "did you mean 'memoryBytes'?");
+	cJSON_Delete(body);
+	vm_spec_done(&spec);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(life),
+		cmocka_unit_test(restart_places_again),
+		cmocka_unit_test(capacity_is_atomic),
+		cmocka_unit_test(failure_moves_on),
+		cmocka_unit_test(sessions_apply_once),
+		cmocka_unit_test(replicas_agree),
+		cmocka_unit_test(snapshot_refuses_damage),
+		cmocka_unit_test(leader_rounds),
+		cmocka_unit_test(specs_are_checked),
+		cmocka_unit_test(json_round_trip),
+	};
+
+	return cmocka_run_group_tests_name("state", tests, NULL, NULL);
+}
