@@ -24,7 +24,7 @@
 
 #define CONNECT_RETRY_MS    150
 #define INSTALL_SNAPSHOT_MS 10000
-#define DISK_STALL_MS	    10000
+#define DISK_STALL_MS	    10000u
 #define DISK_RETRY_MS	    12000 /* beyond the stall: 0.22 arms the wrong timer there */
 
 static struct consensus *consensus_of(struct raft_io *io)
@@ -107,7 +107,6 @@ static int on_append(struct raft_io *io, struct raft_io_append *req,
 	write->c = c;
 	write->outer = req;
 	write->req.data = write;
-	write->since_ms = clock_boot_ms();
 	TAILQ_INSERT_TAIL(&c->disk_writes, write, entry);
 	rc = c->inner.append(io, &write->req, entries, n, on_appended);
 	if (rc != 0) {
@@ -117,15 +116,16 @@ static int on_append(struct raft_io *io, struct raft_io_append *req,
 	return disk_result(c, rc, "append");
 }
 
+/* Counts ticks, not time: a suspended machine or a stalled loop is not the disk's fault. */
 static void check_disk(struct consensus *c)
 {
-	const struct disk_write *write = TAILQ_FIRST(&c->disk_writes);
+	struct disk_write *write = TAILQ_FIRST(&c->disk_writes);
 	struct blix_error err;
 
-	if (write == NULL || clock_boot_ms() - write->since_ms < DISK_STALL_MS)
+	if (write == NULL || ++write->n_ticks < DISK_STALL_MS / c->config.heartbeat_ms)
 		return;
 	(void)blix_fail(&err, c->io.capacity == 0 ? BLIX_E_DISKFULL : BLIX_E_IO,
-			"raft log in %s: a write is not done after %d s%s%s", c->dir,
+			"raft log in %s: a write is not done after %u s%s%s", c->dir,
 			DISK_STALL_MS / 1000, c->io.errmsg[0] != '\0' ? ": " : "", c->io.errmsg);
 	consensus_fail(c, &err);
 }
@@ -443,6 +443,7 @@ static int open_raft(struct consensus *c, struct blix_error *err)
 
 	c->transport.loop = config->loop;
 	c->transport.id = config->id;
+	c->transport.address = own_address(c);
 	c->transport.cluster = c->cluster;
 	c->transport.members = c->members;
 	c->transport.n_members = config->n_members;
@@ -454,7 +455,7 @@ static int open_raft(struct consensus *c, struct blix_error *err)
 	io_wrap(c);
 	machine_init(c);
 	c->raft.data = c;
-	rc = raft_init(&c->raft, &c->io, &c->fsm, config->id, own_address(c));
+	rc = raft_init(&c->raft, &c->io, &c->fsm, config->id, c->transport.address);
 	if (rc != 0)
 		return start_failed(c, rc, "open", err);
 	c->raft_open = true;

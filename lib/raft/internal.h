@@ -59,7 +59,7 @@ struct disk_write {
 	struct raft_io_append req;
 	struct raft_io_append *outer;
 	struct consensus *c;
-	uint64_t since_ms;
+	unsigned n_ticks; /* while it was the oldest */
 };
 TAILQ_HEAD(disk_writes, disk_write);
 

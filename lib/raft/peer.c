@@ -36,9 +36,9 @@ struct peer_link {
 	uv_pipe_t *pipe; /* NULL once it is libraft's, or closed */
 	uv_timer_t timer;
 	uv_connect_t connect;
-	struct raft_uv_connect *req; /* NULL: an accepted connection */
-	uint64_t id;		     /* who is called; who called */
-	int status;		     /* for req */
+	struct raft_uv_connect *req;	     /* NULL: an accepted connection */
+	const struct consensus_member *peer; /* who is called; who called, once known */
+	int status;			     /* for req */
 	bool closing;
 	unsigned n_handles; /* not closed yet */
 	size_t n_in;
@@ -58,9 +58,8 @@ static const struct consensus_member *peer_find(const struct peer_transport *t, 
 /* Header: magic, version, status, length of the cluster, length of the address, id, reserved. */
 static size_t hello_write(const struct peer_transport *t, enum hello_status status, uint8_t *out)
 {
-	const struct consensus_member *self = peer_find(t, t->id);
 	size_t n_cluster = strlen(t->cluster);
-	size_t n_address = strlen(self->address);
+	size_t n_address = strlen(t->address);
 
 	if (n_address > PEER_ADDRESS)
 		n_address = 0;
@@ -72,7 +71,7 @@ static size_t hello_write(const struct peer_transport *t, enum hello_status stat
 	put_u16(out + 10, (uint16_t)n_address);
 	put_u64(out + 12, t->id);
 	memcpy(out + PEER_HEADER, t->cluster, n_cluster);
-	memcpy(out + PEER_HEADER + n_cluster, self->address, n_address);
+	memcpy(out + PEER_HEADER + n_cluster, t->address, n_address);
 	return PEER_HEADER + n_cluster + n_address;
 }
 
@@ -87,19 +86,20 @@ static size_t hello_length(const uint8_t *in)
 	return PEER_HEADER + n_cluster + n_address;
 }
 
-static enum hello_status hello_judge(const struct peer_link *link)
+static enum hello_status hello_judge(struct peer_link *link)
 {
 	const struct peer_transport *t = link->t;
 	const uint8_t *in = link->in;
-	uint64_t id = get_u64(in + 12);
+	const struct consensus_member *peer = peer_find(t, get_u64(in + 12));
 	size_t n_cluster = get_u16(in + 8);
 
 	if (get_u16(in + 4) != HELLO_VERSION)
 		return HELLO_VERSION_REFUSED;
 	if (n_cluster != strlen(t->cluster) || memcmp(in + PEER_HEADER, t->cluster, n_cluster) != 0)
 		return HELLO_CLUSTER_REFUSED;
-	if (id == t->id || peer_find(t, id) == NULL || (link->req != NULL && id != link->id))
+	if (peer == NULL || peer->id == t->id || (link->peer != NULL && link->peer != peer))
 		return HELLO_SERVER_REFUSED;
+	link->peer = peer;
 	return HELLO_OK;
 }
 
@@ -119,7 +119,7 @@ static void link_finish(struct peer_link *link)
 	uv_stream_t *stream = (uv_stream_t *)link->pipe;
 	struct raft_uv_connect *req = link->req;
 	int status = link->status;
-	uint64_t id = link->id;
+	const struct consensus_member *peer = link->peer;
 
 	LIST_REMOVE(link, entry);
 	if (req == NULL)
@@ -128,7 +128,7 @@ static void link_finish(struct peer_link *link)
 	if (req != NULL)
 		req->cb(req, stream, status);
 	else if (stream != NULL)
-		t->accept_cb(&t->base, id, peer_find(t, id)->address, stream);
+		t->accept_cb(&t->base, peer->id, peer->address, stream);
 	transport_maybe_closed(t);
 }
 
@@ -216,7 +216,6 @@ static void link_greeted(struct peer_link *link)
 		link_fail(link, RAFT_NOCONNECTION);
 		return;
 	}
-	link->id = get_u64(link->in + 12);
 	link_hand_over(link);
 }
 
@@ -294,17 +293,18 @@ static int peer_connect(struct raft_uv_transport *base, struct raft_uv_connect *
 	const struct consensus_member *member = peer_find(t, id);
 	struct peer_link *link;
 
-	/* The list of the configuration goes before the log's: a socket may move. */
-	if (member != NULL)
-		address = member->address;
-	if (strlen(address) > PEER_ADDRESS)
+	/* Where a server listens is what the configuration says, not the log: a socket may move. */
+	(void)address;
+	if (member == NULL)
+		return RAFT_BADID;
+	if (strlen(member->address) > PEER_ADDRESS)
 		return RAFT_NAMETOOLONG;
 	req->cb = cb;
 	link = link_new(t);
 	link->req = req;
-	link->id = id;
+	link->peer = member;
 	link->connect.data = link;
-	uv_pipe_connect(&link->connect, link->pipe, address, on_connected);
+	uv_pipe_connect(&link->connect, link->pipe, member->address, on_connected);
 	return 0;
 }
 
@@ -385,7 +385,7 @@ static int peer_listen(struct raft_uv_transport *base, raft_uv_accept_cb cb)
 	t->accept_cb = cb;
 	if (t->n_members == 1)
 		return 0;
-	if (listener_start(t, peer_find(t, t->id)->address, &t->error) < 0) {
+	if (listener_start(t, t->address, &t->error) < 0) {
 		(void)snprintf(base->errmsg, sizeof(base->errmsg), "%.200s", t->error.text);
 		return RAFT_IOERR;
 	}
@@ -409,8 +409,8 @@ static void peer_close(struct raft_uv_transport *base, raft_uv_transport_close_c
 	t->close_cb = cb;
 	if (t->listening)
 		uv_close((uv_handle_t *)&t->listener, on_listener_closed);
-	LIST_FOREACH(link, &t->links, entry)
-	link_fail(link, RAFT_CANCELED);
+	for (link = LIST_FIRST(&t->links); link != NULL; link = LIST_NEXT(link, entry))
+		link_fail(link, RAFT_CANCELED);
 	transport_maybe_closed(t);
 }
 

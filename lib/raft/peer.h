@@ -25,21 +25,22 @@ struct peer_transport {
 	struct raft_uv_transport base;
 	uv_loop_t *loop;
 	uint64_t id;
+	/* These three stay their owner's. */
+	const char *address; /* own */
 	const char *cluster;
-	const struct consensus_member
-		*members; /* the list of the configuration, kept by its owner */
+	const struct consensus_member *members;
 	size_t n_members;
 	uv_pipe_t listener;
 	bool listening;
 	bool closing;
 	unsigned n_incoming;
-	LIST_HEAD(, peer_link) links;
+	LIST_HEAD(peer_links, peer_link) links;
 	raft_uv_accept_cb accept_cb;
 	raft_uv_transport_close_cb close_cb;
 	struct blix_error error; /* why listening failed */
 };
 
-/* t is zeroed but for loop, id, cluster and members, which the caller has set. */
+/* t is zeroed but for loop, id, address, cluster and members, which the caller has set. */
 void peer_init(struct peer_transport *t);
 
 #endif

@@ -236,8 +236,7 @@ struct batch *propose_find(struct consensus *c, const struct entry_header *heade
 
 	if (header->proposer != c->config.id)
 		return NULL;
-	TAILQ_FOREACH(batch, &c->inflight, entry)
-	{
+	for (batch = TAILQ_FIRST(&c->inflight); batch != NULL; batch = TAILQ_NEXT(batch, entry)) {
 		if (batch->sequence == header->sequence)
 			return batch;
 	}

@@ -5,6 +5,7 @@
 #include "raft/bytes.h"
 #include "raft/consensus.h"
 #include "raft/entry.h"
+#include "raft/internal.h"
 #include "sys/clock.h"
 #include "sys/file.h"
 
@@ -725,24 +726,30 @@ static void stale_socket(void **state)
 	cluster_done(&cl);
 }
 
-/* Turns a byte in the newest snapshot file of server 0. */
-static void damage_snapshot(struct cluster *cl)
+/* The path of a snapshot that server 0 has on disk, "" if none. */
+static const char *stored_snapshot(const struct cluster *cl)
 {
+	static char path[512];
 	cleanup(freep)
 	char *dir = xasprintf("%s/raft0", cl->dir);
-	char newest[512] = "";
 	uv_dirent_t entry;
 	uv_fs_t req;
-	uint8_t byte;
-	int fd;
 
+	path[0] = '\0';
 	assert_true(uv_fs_scandir(NULL, &req, dir, 0, NULL) > 0);
 	while (uv_fs_scandir_next(&req, &entry) == 0) {
 		if (strncmp(entry.name, "snapshot-", 9) == 0 && strstr(entry.name, ".meta") == NULL)
-			(void)snprintf(newest, sizeof(newest), "%s/%s", dir, entry.name);
+			(void)snprintf(path, sizeof(path), "%s/%s", dir, entry.name);
 	}
 	uv_fs_req_cleanup(&req);
-	fd = open(newest, O_RDWR | O_CLOEXEC);
+	return path;
+}
+
+static void damage(const char *path)
+{
+	uint8_t byte;
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+
 	assert_true(fd >= 0);
 	assert_int_equal(pread(fd, &byte, 1, 40), 1);
 	byte ^= 1;
@@ -759,12 +766,110 @@ static void damaged_snapshot_refused(void **state)
 	cluster_start(&cl, 1, 20);
 	for (uint64_t i = 0; i < 25; i++)
 		propose_done(&cl, await_leader(&cl), i);
-	wait_for(&cl, cl.server[0].n_snapshots == 1);
+	wait_for(&cl, *stored_snapshot(&cl) != '\0');
 	server_stop(&cl, 0);
-	damage_snapshot(&cl);
+	damage(stored_snapshot(&cl));
 	assert_int_equal(server_start(&cl, 0, &err), -BLIX_E_CORRUPT);
 	assert_int_equal(cl.server[0].n_restores, 0);
 	assert_int_equal(cl.server[0].n_fatal, 0);
+	cluster_done(&cl);
+}
+
+/* Stops while a thread of the pool encodes: the snapshot is dropped, nothing is lost. */
+static void close_during_snapshot(void **state)
+{
+	struct cluster cl;
+	struct server *s;
+
+	(void)state;
+	cluster_start(&cl, 1, 20);
+	s = await_leader(&cl);
+	for (uint64_t i = 0; s->n_snapshots == 0; i++)
+		propose_done(&cl, s, i);
+	for (unsigned i = 0; i < 5; i++) {
+		unsigned before = s->n_snapshots;
+		struct answer a = {0};
+
+		while (s->n_snapshots == before) {
+			a.n = 0;
+			propose(s, s->values.n, &a);
+			while (a.n == 0 && s->n_snapshots == before)
+				(void)uv_run(&cl.loop, UV_RUN_ONCE);
+		}
+		server_stop(&cl, 0);
+		assert_int_equal(a.n, 1);
+		server_started(&cl, 0);
+		propose_done(&cl, await_leader(&cl), s->values.n);
+	}
+	for (uint64_t i = 0; i < s->values.n; i++)
+		assert_int_equal(s->values.value[i], i);
+	cluster_done(&cl);
+}
+
+static void on_raft_applied(struct raft_apply *req, int status, void *result)
+{
+	unsigned *n = req->data;
+
+	(void)status;
+	(void)result;
+	(*n)++;
+}
+
+/* An entry that this program cannot read stops the server; nothing is applied after it. */
+static void foreign_entry_is_fatal(void **state)
+{
+	struct raft_apply req = {0};
+	struct raft_buffer buf = {.len = 64};
+	struct answer a = {0};
+	struct cluster cl;
+	struct server *s;
+	unsigned n = 0;
+
+	(void)state;
+	cluster_start(&cl, 1, 0);
+	s = await_leader(&cl);
+	propose_done(&cl, s, 0);
+	buf.base = raft_malloc(buf.len);
+	memset(buf.base, 'x', buf.len);
+	req.data = &n;
+	assert_int_equal(raft_apply(&s->c->raft, &req, &buf, 1, on_raft_applied), 0);
+	propose(s, 1, &a);
+	wait_for(&cl, s->n_fatal == 1 && n == 1);
+	assert_int_equal(s->fatal.code, BLIX_E_CORRUPT);
+	assert_int_equal(s->values.n, 1);
+	server_stop(&cl, 0);
+	assert_int_equal(a.n, 1);
+	assert_true(a.status == -BLIX_E_UNKNOWN || a.status == -BLIX_E_NOLEADER);
+	assert_int_equal(s->values.n, 1);
+	cluster_done(&cl);
+}
+
+/* A leader that lost its followers cannot tell what became of a command. */
+static void quorum_lost_is_unknown(void **state)
+{
+	struct answer a = {0};
+	struct answer later = {0};
+	struct answer read = {0};
+	struct cluster cl;
+	struct server *leader;
+
+	(void)state;
+	cluster_start(&cl, SERVERS, 0);
+	leader = await_leader(&cl);
+	propose_done(&cl, leader, 0);
+	for (size_t i = 0; i < SERVERS; i++) {
+		if (&cl.server[i] != leader)
+			server_stop(&cl, i);
+	}
+	propose(leader, 1, &a);
+	consensus_barrier(leader->c, on_barrier, &read);
+	wait_for(&cl, a.n == 1 && read.n == 1);
+	assert_true(a.status == -BLIX_E_UNKNOWN || a.status == -BLIX_E_NOLEADER);
+	assert_int_equal(read.status, -BLIX_E_NOLEADER);
+	wait_for(&cl, leader_of(&cl) == NULL);
+	propose(leader, 2, &later);
+	wait_for(&cl, later.n == 1);
+	assert_int_equal(later.status, -BLIX_E_NOLEADER);
 	cluster_done(&cl);
 }
 
@@ -852,6 +957,9 @@ int main(void)
 		cmocka_unit_test(one_owner),
 		cmocka_unit_test(stale_socket),
 		cmocka_unit_test(damaged_snapshot_refused),
+		cmocka_unit_test(close_during_snapshot),
+		cmocka_unit_test(foreign_entry_is_fatal),
+		cmocka_unit_test(quorum_lost_is_unknown),
 		cmocka_unit_test(stamps_follow_the_clock),
 	};
 
