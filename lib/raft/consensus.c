@@ -189,8 +189,10 @@ static void on_message(struct raft_io *io, struct raft_message *message)
 	struct consensus *c = consensus_of(io);
 
 	note_seen(c, message->server_id);
-	/* 0.22 crashes when a snapshot comes in while it takes its own; the leader sends again. */
-	if (message->type == RAFT_INSTALL_SNAPSHOT && c->snapshot.bufs != NULL) {
+	/* 0.22 crashes when a snapshot comes in while it takes its own, and leaks one that comes in
+	 * while it installs another. The leader sends again. */
+	if (message->type == RAFT_INSTALL_SNAPSHOT &&
+	    (c->snapshot.bufs != NULL || c->raft.snapshot.installing)) {
 		raft_configuration_close(&message->install_snapshot.conf);
 		raft_free(message->install_snapshot.data.base);
 		return;
