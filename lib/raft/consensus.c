@@ -24,8 +24,8 @@
 
 #define CONNECT_RETRY_MS    150
 #define INSTALL_SNAPSHOT_MS 10000
-#define DISK_STALL_MS	    10000u
-#define DISK_RETRY_MS	    12000 /* beyond the stall: 0.22 arms the wrong timer there */
+#define DISK_STALL_MS       10000u
+#define DISK_RETRY_MS       12000 /* beyond the stall: 0.22 arms the wrong timer there */
 
 static struct consensus *consensus_of(struct raft_io *io)
 {
@@ -59,7 +59,7 @@ static int disk_result(struct consensus *c, int rc, const char *what)
 
 	if (rc != 0 && rc != RAFT_CANCELED) {
 		(void)blix_fail(&err, code_of(rc), "raft log in %s: %s: %s", c->dir, what,
-				c->io.errmsg[0] != '\0' ? c->io.errmsg : raft_strerror(rc));
+		                c->io.errmsg[0] != '\0' ? c->io.errmsg : raft_strerror(rc));
 		consensus_fail(c, &err);
 	}
 	return rc;
@@ -97,7 +97,7 @@ static void on_appended(struct raft_io_append *req, int status)
 }
 
 static int on_append(struct raft_io *io, struct raft_io_append *req,
-		     const struct raft_entry entries[], unsigned n, raft_io_append_cb cb)
+                     const struct raft_entry entries[], unsigned n, raft_io_append_cb cb)
 {
 	struct consensus *c = consensus_of(io);
 	struct disk_write *write = xcalloc(1, sizeof(*write));
@@ -125,8 +125,8 @@ static void check_disk(struct consensus *c)
 	if (write == NULL || ++write->n_ticks < DISK_STALL_MS / c->config.heartbeat_ms)
 		return;
 	(void)blix_fail(&err, c->io.capacity == 0 ? BLIX_E_DISKFULL : BLIX_E_IO,
-			"raft log in %s: a write is not done after %u s%s%s", c->dir,
-			DISK_STALL_MS / 1000, c->io.errmsg[0] != '\0' ? ": " : "", c->io.errmsg);
+	                "raft log in %s: a write is not done after %u s%s%s", c->dir,
+	                DISK_STALL_MS / 1000, c->io.errmsg[0] != '\0' ? ": " : "", c->io.errmsg);
 	consensus_fail(c, &err);
 }
 
@@ -202,7 +202,7 @@ static void on_message(struct raft_io *io, struct raft_message *message)
 }
 
 static int on_io_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick,
-		       raft_io_recv_cb recv)
+                       raft_io_recv_cb recv)
 {
 	struct consensus *c = consensus_of(io);
 
@@ -321,7 +321,7 @@ static int config_check(const struct consensus_config *config, struct blix_error
 
 	if (strlen(config->cluster) > PEER_CLUSTER)
 		return blix_fail(err, BLIX_E_SPEC, "cluster id is longer than %u bytes",
-				 PEER_CLUSTER);
+		                 PEER_CLUSTER);
 	for (size_t i = 0; i < config->n_members; i++) {
 		const struct consensus_member *member = &config->members[i];
 
@@ -331,14 +331,14 @@ static int config_check(const struct consensus_config *config, struct blix_error
 			if (member->id == config->members[j].id ||
 			    strcmp(member->address, config->members[j].address) == 0)
 				return blix_fail(err, BLIX_E_SPEC,
-						 "servers %s and %s have the same id or address",
-						 config->members[j].name, member->name);
+				                 "servers %s and %s have the same id or address",
+				                 config->members[j].name, member->name);
 		}
 		listed = listed || member->id == config->id;
 	}
 	if (!listed)
 		return blix_fail(err, BLIX_E_SPEC,
-				 "server id %" PRIu64 " is not in the list of servers", config->id);
+		                 "server id %" PRIu64 " is not in the list of servers", config->id);
 	return 0;
 }
 
@@ -375,7 +375,7 @@ static void config_copy(struct consensus *c, const struct consensus_config *conf
 }
 
 int consensus_open(const struct consensus_config *config, struct consensus **ret,
-		   struct blix_error *err)
+                   struct blix_error *err)
 {
 	struct consensus *c;
 	int rc = config_check(config, err);
@@ -411,7 +411,7 @@ static int start_failed(struct consensus *c, int rc, const char *what, struct bl
 		return -(int)err->code;
 	}
 	return blix_fail(err, code_of(rc), "%s raft log in %s: %s", what, c->dir,
-			 why[0] != '\0' ? why : raft_strerror(rc));
+	                 why[0] != '\0' ? why : raft_strerror(rc));
 }
 
 static const char *own_address(const struct consensus *c)
@@ -480,7 +480,7 @@ static int bootstrap(struct consensus *c, struct blix_error *err)
 	raft_configuration_init(&configuration);
 	for (size_t i = 0; i < c->config.n_members && rc == 0; i++)
 		rc = raft_configuration_add(&configuration, c->members[i].id, c->members[i].address,
-					    RAFT_VOTER);
+		                            RAFT_VOTER);
 	if (rc == 0)
 		rc = raft_bootstrap(&c->raft, &configuration);
 	raft_configuration_close(&configuration);
@@ -533,8 +533,8 @@ int consensus_start(struct consensus *c, struct blix_error *err)
 }
 
 void consensus_on_role(struct consensus *c,
-		       void (*cb)(void *data, enum consensus_role role, uint64_t leader_id),
-		       void *data)
+                       void (*cb)(void *data, enum consensus_role role, uint64_t leader_id),
+                       void *data)
 {
 	c->role_cb = cb;
 	c->role_data = data;

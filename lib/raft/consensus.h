@@ -51,18 +51,18 @@ struct consensus_fsm {
 	void (*snapshot_release)(void *data, void *view);
 	/* Replaces the state by what snapshot_encode wrote. */
 	int (*restore)(void *data, const uint8_t *bytes, size_t n, uint64_t index,
-		       struct blix_error *err);
+	               struct blix_error *err);
 };
 
 struct consensus_config {
 	uv_loop_t *loop;
 	const char *dir;     /* of the log; made 0700 when absent */
 	const char *cluster; /* up to 64 bytes; a peer of another cluster is refused */
-	uint64_t id;	     /* this server, one of the members */
+	uint64_t id;         /* this server, one of the members */
 	const struct consensus_member *members;
 	size_t n_members;
 	unsigned election_timeout_ms; /* 0: 1000 */
-	unsigned heartbeat_ms;	      /* 0: a tenth of the election timeout */
+	unsigned heartbeat_ms;        /* 0: a tenth of the election timeout */
 	unsigned snapshot_threshold;  /* entries between snapshots; 0: 1024 */
 	unsigned snapshot_trailing;   /* entries kept behind a snapshot; 0: 512 */
 	struct consensus_fsm fsm;
@@ -88,7 +88,7 @@ struct consensus_status {
 
 /* Copies the configuration; touches nothing outside. */
 int consensus_open(const struct consensus_config *config, struct consensus **ret,
-		   struct blix_error *err);
+                   struct blix_error *err);
 /* Locks the directory, writes the first configuration when it is new, loads, restores, listens.
  * Synchronous. When it fails, consensus_close is still the caller's to call. */
 int consensus_start(struct consensus *c, struct blix_error *err);
@@ -107,15 +107,15 @@ typedef void (*consensus_propose_cb)(void *data, int status, const struct comman
 /* Copies the command (n > 0). cb is called exactly once and never inside the call, whatever the
  * outcome. Callbacks of one server come in the order of the log. */
 void consensus_propose(struct consensus *c, const void *command, size_t n, consensus_propose_cb cb,
-		       void *data);
+                       void *data);
 /* cb(0) once this server, still the leader, has applied everything that was committed before the
  * call; -BLIX_E_NOLEADER otherwise. At most one is in flight: those that wait share the next. */
 void consensus_barrier(struct consensus *c, void (*cb)(void *data, int status), void *data);
 
 /* Called after every change of the role or of the known leader. */
 void consensus_on_role(struct consensus *c,
-		       void (*cb)(void *data, enum consensus_role role, uint64_t leader_id),
-		       void *data);
+                       void (*cb)(void *data, enum consensus_role role, uint64_t leader_id),
+                       void *data);
 void consensus_status(struct consensus *c, struct consensus_status *ret);
 /* How long ago the last message of peer `id` came in (BOOTTIME); false: none since the start. */
 bool consensus_peer_seen(const struct consensus *c, uint64_t id, uint64_t *ret_age_ms);

@@ -12,7 +12,7 @@
 
 #define ENTRY_MAGIC   0x45584c42u /* "BLXE" */
 #define ENTRY_VERSION 1
-#define CHECKED	      16u /* offset of the first byte that the checksum covers */
+#define CHECKED       16u /* offset of the first byte that the checksum covers */
 
 static size_t padded(size_t n)
 {
@@ -90,7 +90,7 @@ static bool body_is_whole(const uint8_t *p, size_t n, uint32_t count)
 }
 
 int entry_read(const void *data, size_t n, struct entry_header *ret,
-	       struct entry_reader *ret_reader, struct blix_error *err)
+               struct entry_reader *ret_reader, struct blix_error *err)
 {
 	const uint8_t *p = data;
 	uint32_t count;
@@ -99,9 +99,9 @@ int entry_read(const void *data, size_t n, struct entry_header *ret,
 		return blix_fail(err, BLIX_E_CORRUPT, "log entry of %zu bytes is not blix's", n);
 	if (get_u16(p + 4) != ENTRY_VERSION || get_u16(p + 6) != 0)
 		return blix_fail(err, BLIX_E_CORRUPT,
-				 "log entry has version %u and flags %#x, this program reads "
-				 "version %u: a newer blixd wrote it",
-				 get_u16(p + 4), get_u16(p + 6), ENTRY_VERSION);
+		                 "log entry has version %u and flags %#x, this program reads "
+		                 "version %u: a newer blixd wrote it",
+		                 get_u16(p + 4), get_u16(p + 6), ENTRY_VERSION);
 	count = get_u32(p + 8);
 	if (get_u32(p + 12) != XXH32(p + CHECKED, n - CHECKED, count))
 		return blix_fail(err, BLIX_E_CORRUPT, "log entry fails its checksum");

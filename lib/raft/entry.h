@@ -46,7 +46,7 @@ struct entry_reader {
 
 /* Fails with -BLIX_E_CORRUPT on anything but an entry as above, of this version. */
 int entry_read(const void *data, size_t n, struct entry_header *ret,
-	       struct entry_reader *ret_reader, struct blix_error *err);
+               struct entry_reader *ret_reader, struct blix_error *err);
 bool entry_next(struct entry_reader *r, const uint8_t **ret_command, size_t *ret_n);
 
 #endif

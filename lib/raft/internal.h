@@ -90,7 +90,7 @@ struct consensus {
 	int lock_fd;
 
 	enum consensus_life life;
-	bool io_open;	/* raft_uv_init succeeded */
+	bool io_open;   /* raft_uv_init succeeded */
 	bool raft_open; /* raft_init succeeded */
 	bool raft_closing;
 	bool failed; /* fatal: nothing is applied or answered any more */
@@ -151,7 +151,7 @@ struct batch *propose_find(struct consensus *c, const struct entry_header *heade
 /* machine.c */
 void machine_init(struct consensus *c);
 int machine_snapshot_put(struct raft_io *io, unsigned trailing, struct raft_io_snapshot_put *req,
-			 const struct raft_snapshot *snapshot, raft_io_snapshot_put_cb cb);
+                         const struct raft_snapshot *snapshot, raft_io_snapshot_put_cb cb);
 /* Whether raft_close must wait for the thread pool. */
 bool machine_busy(struct consensus *c);
 /* After raft_close: gives back the snapshot that never reached the disk. */

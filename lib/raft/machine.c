@@ -24,9 +24,9 @@
 #include <inttypes.h>
 #include <xxhash.h>
 
-#define SNAPSHOT_MAGIC	 0x53584c42u /* "BLXS" */
+#define SNAPSHOT_MAGIC   0x53584c42u /* "BLXS" */
 #define SNAPSHOT_VERSION 1
-#define SNAPSHOT_HEADER	 32u
+#define SNAPSHOT_HEADER  32u
 
 static void apply_commands(struct consensus *c, struct entry_reader *reader, struct batch *batch)
 {
@@ -151,7 +151,7 @@ static void after_encode(uv_work_t *work, int status)
 	}
 	if (task->status < 0) {
 		(void)blix_fail(&err, (enum blix_code) - task->status,
-				"encode snapshot at %" PRIu64, task->index);
+		                "encode snapshot at %" PRIu64, task->index);
 		consensus_fail(c, &err);
 		return;
 	}
@@ -160,13 +160,13 @@ static void after_encode(uv_work_t *work, int status)
 	if (c->inner.snapshot_put(&c->io, task->trailing, put, task->snapshot, task->put_cb) != 0) {
 		task->put = put;
 		(void)blix_fail(&err, BLIX_E_IO, "store snapshot at %" PRIu64 ": %s", task->index,
-				c->io.errmsg);
+		                c->io.errmsg);
 		consensus_fail(c, &err);
 	}
 }
 
 int machine_snapshot_put(struct raft_io *io, unsigned trailing, struct raft_io_snapshot_put *req,
-			 const struct raft_snapshot *snapshot, raft_io_snapshot_put_cb cb)
+                         const struct raft_snapshot *snapshot, raft_io_snapshot_put_cb cb)
 {
 	struct consensus *c = ((struct raft *)io->data)->data;
 	struct snapshot_task *task = &c->snapshot;
@@ -190,7 +190,7 @@ int machine_snapshot_put(struct raft_io *io, unsigned trailing, struct raft_io_s
 }
 
 static int machine_snapshot_finalize(struct raft_fsm *raft_fsm, struct raft_buffer *bufs[],
-				     unsigned *n_bufs)
+                                     unsigned *n_bufs)
 {
 	struct consensus *c = raft_fsm->data;
 	struct snapshot_task *task = &c->snapshot;
@@ -216,14 +216,14 @@ static int snapshot_read(struct consensus *c, const struct raft_buffer *buf, str
 		return blix_fail(err, BLIX_E_CORRUPT, "it is not blix's");
 	if (get_u16(p + 4) != SNAPSHOT_VERSION || get_u16(p + 6) != 0)
 		return blix_fail(err, BLIX_E_CORRUPT,
-				 "it has version %u, this program reads version %u: a newer blixd "
-				 "wrote it",
-				 get_u16(p + 4), SNAPSHOT_VERSION);
+		                 "it has version %u, this program reads version %u: a newer blixd "
+		                 "wrote it",
+		                 get_u16(p + 4), SNAPSHOT_VERSION);
 	n = get_u64(p + 8);
 	index = get_u64(p + 16);
 	if (n > buf->len - SNAPSHOT_HEADER || buf->len - SNAPSHOT_HEADER - n >= 8)
 		return blix_fail(err, BLIX_E_CORRUPT, "it has %zu bytes, its header says %" PRIu64,
-				 buf->len - SNAPSHOT_HEADER, n);
+		                 buf->len - SNAPSHOT_HEADER, n);
 	if (get_u64(p + 24) != snapshot_hash(index, p + SNAPSHOT_HEADER, n))
 		return blix_fail(err, BLIX_E_CORRUPT, "it fails its checksum");
 	return c->config.fsm.restore(c->config.fsm.data, p + SNAPSHOT_HEADER, n, index, err);

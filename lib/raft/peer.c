@@ -22,11 +22,11 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
-#define HELLO_MAGIC	 0x52584c42u /* "BLXR" */
-#define HELLO_VERSION	 1
+#define HELLO_MAGIC      0x52584c42u /* "BLXR" */
+#define HELLO_VERSION    1
 #define HELLO_TIMEOUT_MS 1000
-#define BACKLOG		 64
-#define INCOMING_MAX	 64u
+#define BACKLOG          64
+#define INCOMING_MAX     64u
 
 enum hello_status { HELLO_OK, HELLO_VERSION_REFUSED, HELLO_CLUSTER_REFUSED, HELLO_SERVER_REFUSED };
 
@@ -36,9 +36,9 @@ struct peer_link {
 	uv_pipe_t *pipe; /* NULL once it is libraft's, or closed */
 	uv_timer_t timer;
 	uv_connect_t connect;
-	struct raft_uv_connect *req;	     /* NULL: an accepted connection */
+	struct raft_uv_connect *req;         /* NULL: an accepted connection */
 	const struct consensus_member *peer; /* who is called; who called, once known */
-	int status;			     /* for req */
+	int status;                          /* for req */
 	bool closing;
 	unsigned n_handles; /* not closed yet */
 	size_t n_in;
@@ -287,7 +287,7 @@ static void on_connected(uv_connect_t *connect, int status)
 }
 
 static int peer_connect(struct raft_uv_transport *base, struct raft_uv_connect *req, raft_id id,
-			const char *address, raft_uv_connect_cb cb)
+                        const char *address, raft_uv_connect_cb cb)
 {
 	struct peer_transport *t = base->impl;
 	const struct consensus_member *member = peer_find(t, id);
@@ -356,7 +356,7 @@ static int listener_start(struct peer_transport *t, const char *path, struct bli
 
 	if (strlen(path) > PEER_ADDRESS)
 		return blix_fail(err, BLIX_E_SPEC, "socket path %s is longer than %u bytes", path,
-				 PEER_ADDRESS);
+		                 PEER_ADDRESS);
 	if (slash != NULL && slash != parent) {
 		*slash = '\0';
 		rc = file_make_dirs(parent, 0700, err);

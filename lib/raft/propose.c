@@ -18,9 +18,8 @@
 
 #include <assert.h>
 
-#define BATCHES_MAX	 4
-#define QUEUED_BYTES_MAX ((size_t)16 * LIMIT_BATCH)
-#define NO_ROOM_WAIT_MS	 1000
+#define BATCHES_MAX     4
+#define NO_ROOM_WAIT_MS 1000
 
 static void refuse(struct consensus *c, consensus_propose_cb cb, void *data, int status)
 {
@@ -63,7 +62,7 @@ static void batch_finish(struct batch *batch, int status)
 }
 
 static void batch_add(struct batch *batch, const void *command, size_t n, consensus_propose_cb cb,
-		      void *data)
+                      void *data)
 {
 	if (batch->n == batch->size) {
 		batch->size = batch->size == 0 ? 8 : batch->size * 2;
@@ -80,13 +79,13 @@ static int admit(const struct consensus *c, size_t n)
 		return -BLIX_E_TOOBIG;
 	if (c->life != LIFE_RUNNING || c->failed || c->role != CONSENSUS_LEADER)
 		return -BLIX_E_NOLEADER;
-	if (c->n_proposals >= LIMIT_PROPOSALS || c->n_queued_bytes + n > QUEUED_BYTES_MAX)
+	if (c->n_proposals >= LIMIT_PROPOSALS || c->n_queued_bytes + n > LIMIT_PROPOSED)
 		return -BLIX_E_BUSY;
 	return 0;
 }
 
 void consensus_propose(struct consensus *c, const void *command, size_t n, consensus_propose_cb cb,
-		       void *data)
+                       void *data)
 {
 	struct batch *batch = TAILQ_LAST(&c->queued, batches);
 	int rc = admit(c, n);

@@ -23,8 +23,8 @@
 
 #include <cmocka.h>
 
-#define SERVERS	    3
-#define VALUES	    8192
+#define SERVERS     3
+#define VALUES      8192
 #define DEADLINE_MS 30000
 
 /* The replicated state: every value that was proposed, in order. */
@@ -120,7 +120,7 @@ static void fsm_release(void *data, void *view)
 }
 
 static int fsm_restore(void *data, const uint8_t *bytes, size_t n, uint64_t index,
-		       struct blix_error *err)
+                       struct blix_error *err)
 {
 	struct server *s = data;
 
@@ -214,7 +214,7 @@ static int server_start(struct cluster *cl, size_t i, struct blix_error *err)
 		.snapshot_threshold = cl->threshold,
 		.snapshot_trailing = cl->threshold / 2,
 		.fsm = {s, fsm_begin, fsm_apply, fsm_end, fsm_view, fsm_encode, fsm_release,
-			fsm_restore},
+	                fsm_restore},
 		.fatal = on_fatal,
 	};
 
@@ -462,7 +462,7 @@ static void close_answers_all(void **state)
 	for (size_t i = 0; i < array_size(a); i++) {
 		assert_int_equal(a[i].n, 1);
 		assert_true(a[i].status == 0 || a[i].status == -BLIX_E_UNKNOWN ||
-			    a[i].status == -BLIX_E_NOLEADER);
+		            a[i].status == -BLIX_E_NOLEADER);
 		done += a[i].status == 0;
 	}
 	/* What had not been given to the log was not done, and is said to be. */
@@ -497,6 +497,26 @@ static void busy_at_the_limit(void **state)
 	assert_int_equal(a[LIMIT_PROPOSALS + 1].status, -BLIX_E_BUSY);
 	propose_done(&cl, leader, 1);
 	free(a);
+	cluster_done(&cl);
+}
+
+/* Commands that wait are bounded in bytes too. */
+static void busy_with_big_ones(void **state)
+{
+	static uint8_t bytes[LIMIT_COMMAND];
+	struct answer a[LIMIT_PROPOSED / LIMIT_COMMAND + 1] = {0};
+	struct cluster cl;
+	struct server *leader;
+
+	(void)state;
+	cluster_start(&cl, 1, 0);
+	leader = await_leader(&cl);
+	for (size_t i = 0; i < array_size(a); i++)
+		consensus_propose(leader->c, bytes, sizeof(bytes), on_answer, &a[i]);
+	wait_for(&cl, answered(a, array_size(a)) == array_size(a));
+	for (size_t i = 0; i < array_size(a) - 1; i++)
+		assert_int_equal(a[i].status, 0);
+	assert_int_equal(a[array_size(a) - 1].status, -BLIX_E_BUSY);
 	cluster_done(&cl);
 }
 
@@ -649,7 +669,7 @@ static void stranger(struct cluster *cl, const void *hello, size_t n)
 	assert_int_equal(uv_pipe_open(&pipe, fd), 0);
 	pipe.data = &refused;
 	assert_int_equal(uv_read_start((uv_stream_t *)&pipe, on_stranger_alloc, on_stranger_read),
-			 0);
+	                 0);
 	wait_for(cl, refused);
 	uv_close((uv_handle_t *)&pipe, NULL);
 	(void)uv_run(&cl->loop, UV_RUN_NOWAIT);
@@ -948,6 +968,7 @@ int main(void)
 		cmocka_unit_test(leader_lost),
 		cmocka_unit_test(close_answers_all),
 		cmocka_unit_test(busy_at_the_limit),
+		cmocka_unit_test(busy_with_big_ones),
 		cmocka_unit_test(barriers_share),
 		cmocka_unit_test(restart_from_log),
 		cmocka_unit_test(restart_from_snapshot),
