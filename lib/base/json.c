@@ -287,6 +287,23 @@ void json_add_string(cJSON *object, const char *key, const char *value)
 		json_add(object, key, cJSON_CreateString(value));
 }
 
+void json_add_text(cJSON *object, const char *key, const char *text)
+{
+	cleanup(freep)
+	char *clean = text != NULL ? xstrdup(text) : NULL;
+	size_t left = clean != NULL ? strlen(clean) : 0;
+	size_t n;
+
+	for (char *at = clean; left > 0; at += n, left -= n) {
+		n = utf8_length((const unsigned char *)at, left);
+		if (n == 0) {
+			*at = '?';
+			n = 1;
+		}
+	}
+	json_add_string(object, key, clean);
+}
+
 void json_add_u64(cJSON *object, const char *key, uint64_t value)
 {
 	assert(value <= (uint64_t)JSON_INTEGER_MAX);

@@ -41,6 +41,8 @@ cJSON *json_object(void);
 cJSON *json_array(void);
 /* NULL and "" are left out: unknown = absent. */
 void json_add_string(cJSON *object, const char *key, const char *value);
+/* The same for text of outside origin: bytes that are not UTF-8 become '?'. */
+void json_add_text(cJSON *object, const char *key, const char *text);
 /* Zero is written. Asserts value <= 2^53. */
 void json_add_u64(cJSON *object, const char *key, uint64_t value);
 void json_add_bool(cJSON *object, const char *key, bool value);
