@@ -1,0 +1,53 @@
+/* HTTP requests over Unix sockets on a uv loop, by one curl multi handle per pool. Connections are
+ * kept and used again.
+ *
+ * What the caller may conclude from a failure:
+ *   -BLIX_E_UNAVAILABLE  nothing was sent (no socket, nobody listens): definite
+ *   -BLIX_E_TIMEOUT      the deadline passed before anything was sent: definite
+ *   -BLIX_E_UNKNOWN      it was sent, or part of it, and no whole answer came: it may have happened
+ *   -BLIX_E_TOOBIG       an answer came and is larger than answer_max: it did happen
+ * A request other than GET is sent at most once: curl's own second try, on a connection that died
+ * under the first, is not let through once bytes of it were written.
+ */
+#ifndef BLIX_CURL_FETCH_H
+#define BLIX_CURL_FETCH_H
+
+#include "base/buf.h"
+#include "base/error.h"
+
+#include <uv.h>
+
+struct fetch_pool;
+struct fetch;
+
+int fetch_pool_open(uv_loop_t *loop, struct fetch_pool **ret, struct blix_error *err);
+/* At the next turn those under way answer (UNKNOWN if sent, else UNAVAILABLE), then all is freed
+ * and cb, which may be NULL, is called. May be called from a fetch_cb. Nothing new is started. */
+void fetch_pool_close(struct fetch_pool *pool, void (*cb)(void *data), void *data);
+
+struct fetch_options {
+	const char *socket_path;
+	const char *method; /* NULL: GET */
+	const char *path;   /* with its query, already percent-encoded */
+	const void *body;   /* copied; NULL: none */
+	size_t n;
+	const char *content_type;   /* of the body; NULL: application/json */
+	const char *const *headers; /* "Name: value", NULL-terminated; NULL: none */
+	unsigned deadline_ms;	    /* from now to the last byte; 0: none */
+	size_t answer_max;	    /* 0: LIMIT_ANSWER */
+};
+
+/* Success: (0, http status, body, its type or NULL). The body may be taken with buf_take, else it
+ * is freed after the call. Failure: (-BLIX_E_x, 0, empty, NULL). The handle is gone either way. */
+typedef void (*fetch_cb)(void *data, int status, int http_status, struct buf *answer,
+			 const char *content_type);
+
+/* -BLIX_E_INVALID for a path or header with bytes that cannot stand there, -BLIX_E_BUSY past
+ * LIMIT_FETCHES, -BLIX_E_UNAVAILABLE when the pool closes; else cb is called later, never from
+ * here, exactly once unless cancelled. ret_handle may be NULL. */
+int fetch_start(struct fetch_pool *pool, const struct fetch_options *options, fetch_cb cb,
+		void *data, struct fetch **ret_handle, struct blix_error *err);
+/* cb is not called; whether the request had an effect stays unknown. */
+void fetch_cancel(struct fetch *fetch);
+
+#endif

@@ -1,0 +1,128 @@
+/* Inside lib/http only: the structs that server.c, request.c and answer.c share. */
+#ifndef BLIX_HTTP_REQUEST_H
+#define BLIX_HTTP_REQUEST_H
+
+#include "http/server.h"
+
+#include <microhttpd.h>
+#include <stdbool.h>
+
+#define REQUEST_SEGMENTS 16 /* parts of a path; no route has as many */
+#define REQUEST_PARAMS	 32 /* query parameters; no route allows as many */
+
+struct http_connection;
+
+/* RECEIVING -> HANDLING -> (WAITING ->) ANSWERED or CANCELLED. A request that breaks a rule is
+ * ANSWERED while its body still comes, which is then dropped. */
+enum http_state {
+	HTTP_RECEIVING,
+	HTTP_HANDLING,
+	HTTP_WAITING, /* suspended in libmicrohttpd */
+	HTTP_ANSWERED,
+	HTTP_CANCELLED,
+};
+
+struct http_param {
+	const char *name;
+	const char *value;
+};
+
+struct http_line {
+	char *name;
+	char *value;
+};
+
+/* Watches the socket of a suspended connection, which libmicrohttpd does not. Freed in the close
+ * callback of its poll. */
+struct http_watch {
+	uv_poll_t poll;
+	struct http_server *server;
+	struct http_request *request;
+};
+
+struct http_request {
+	struct http_connection *connection;
+	enum http_state state;
+	bool begun; /* headers were seen */
+	bool queued;
+	const struct http_route *route; /* NULL until routed */
+	char *uri;			/* owns what the pointers below point to */
+	bool uri_valid;
+	const char *segments[REQUEST_SEGMENTS];
+	size_t n_segments;
+	struct http_param params[REQUEST_PARAMS];
+	size_t n_params;
+	struct buf body;
+	size_t dropped;		   /* body bytes read and not kept */
+	struct http_line *headers; /* of the answer */
+	size_t n_headers;
+	struct MHD_Response *response;
+	unsigned status;
+	void (*cancel)(void *data);
+	void *cancel_data;
+	struct http_watch *watch;
+};
+
+/* One per connection. In at most one of the server's two lists of deadlines. */
+struct http_connection {
+	struct http_server *server;
+	struct MHD_Connection *mhd;
+	struct http_peer peer;
+	int fd;
+	bool refused; /* too many of this uid */
+	struct http_request *request;
+	struct http_connection *next, *prev; /* all of the server's */
+	struct http_deadlines *deadlines;
+	struct http_connection *later, *sooner;
+	uint64_t deadline_ms;
+};
+
+/* Connections in the order of their deadlines, as all wait equally long. */
+struct http_deadlines {
+	struct http_connection *first, *last;
+	unsigned wait_ms;
+};
+
+struct http_server {
+	uv_loop_t *loop;
+	struct http_config config;
+	int listen_fd;
+	dev_t socket_dev;
+	ino_t socket_ino;
+	struct MHD_Daemon *daemon;
+	uv_poll_t poll;
+	uv_timer_t timer;
+	struct http_connection *connections;
+	size_t n_connections;
+	size_t body_bytes;	       /* held by all requests */
+	struct http_deadlines idle;    /* no request line yet */
+	struct http_deadlines receive; /* not whole yet */
+	bool run_again;
+	bool closing;
+	unsigned handles; /* loop objects not yet closed */
+	void (*closed)(void *data);
+	void *closed_data;
+};
+
+/* request.c */
+struct http_request *request_open(struct http_connection *connection, const char *uri);
+void request_free(struct http_request *request);
+/* Headers are there: finds the route and checks all that can be checked now; answers an error if
+ * need be. False: the body is not worth reading. */
+bool request_begin(struct http_request *request, const char *method);
+/* 0, or -1 when the client sends far too much. */
+int request_body(struct http_request *request, const char *data, size_t n);
+
+/* answer.c */
+void request_refuse(struct http_request *request, enum blix_code code, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* server.c: the response is there; the connection goes on. */
+void request_answered(struct http_request *request);
+void request_unwatch(struct http_request *request);
+void request_watch(struct http_request *request);
+
+/* listen.c */
+int listen_open(const struct http_config *config, int *ret_fd, struct blix_error *err);
+
+#endif

@@ -1,0 +1,123 @@
+/* An HTTP/1.1 server on a uv loop, by libmicrohttpd, on one Unix socket.
+ *
+ * Routes are a table: method, path template, allowed query parameters and largest body. What does
+ * not fit the table is answered here (404, 405 with Allow, 400, 413), so a handler sees only
+ * well-formed requests, whole: http_body() is complete when it is called. A handler answers
+ * exactly once, at once or later; until then the connection is suspended and costs no CPU.
+ *
+ * Errors are JSON: {"code","reason","message","hint"?,"retryable","definite","details":{}}, with
+ * the HTTP status of the table in base/error.h; 503 carries Retry-After.
+ *
+ * Held here: headers of a request fit one buffer of 16 KiB with its request line and are at most
+ * LIMIT_HTTP_HEADERS; a header name comes once; never both Content-Length and Transfer-Encoding;
+ * the request is whole LIMIT_HTTP_RECEIVE ms after its request line, which comes within
+ * LIMIT_HTTP_IDLE ms; a client that takes no byte of its answer for as long is dropped; bodies held
+ * at once by all connections together stay under LIMIT_HTTP_BODIES; LIMIT_CONNECTIONS in all (more
+ * wait in the listen queue) and LIMIT_HTTP_USER for one uid other than root's and our own. Not
+ * enforced, since libmicrohttpd hides it: chunk extensions and trailers (read and dropped), a least
+ * rate in bytes per second. Errors that libmicrohttpd itself finds while reading a request line or
+ * headers (400, 413, 414, 431, 501, 505) have its own body, not JSON.
+ *
+ * Half-closing: a client that shuts down its writing side while it waits counts as gone.
+ */
+#ifndef BLIX_HTTP_SERVER_H
+#define BLIX_HTTP_SERVER_H
+
+#include "base/buf.h"
+#include "base/error.h"
+
+#include <cjson/cJSON.h>
+#include <stddef.h>
+#include <sys/types.h>
+#include <uv.h>
+
+struct http_server;
+struct http_request; /* owned by the server, valid until answered or cancelled */
+
+/* Who connected, by SO_PEERCRED: as of connect(), not of this request. */
+struct http_peer {
+	uid_t uid;
+	gid_t gid;
+	pid_t pid;
+};
+
+/* `data` is that of struct http_config. */
+typedef void (*http_handler)(struct http_request *request, void *data);
+
+struct http_route {
+	const char *method;
+	/* "/v1/vms/{name}/start": a {part} stands for one whole non-empty segment. The first route
+	 * that matches is taken, so literal ones stand before. */
+	const char *path;
+	http_handler handler;
+	const char *summary;
+	/* "wait=duration revision=u64 all=bool": every parameter that may come, with its type
+	 * (string, u64, bool, duration, size, name), which is checked. NULL: none. */
+	const char *query;
+	unsigned flags;				    /* the caller's own */
+	size_t body_max;			    /* 0: a body is refused; at most LIMIT_BODY */
+	const char *request_schema, *answer_schema; /* names for http_openapi(); NULL: none */
+};
+
+struct http_config {
+	const char *socket_path;
+	mode_t mode;
+	gid_t group; /* (gid_t)-1: leave it */
+	const struct http_route *routes;
+	size_t n;
+	void *data;
+	/* Asked for each request before its handler; a failure is the answer. NULL: all may. */
+	int (*allow)(void *data, const struct http_peer *peer, const struct http_route *route,
+		     struct blix_error *err);
+	/* 0: the limits of base/limits.h. */
+	unsigned connections_max;
+	unsigned receive_ms;
+	unsigned idle_ms;
+};
+
+/* Listens. The config is copied, what it points to must outlive the server. A socket file on which
+ * nobody answers is replaced; one with a server behind it is -BLIX_E_BUSY, anything that is not a
+ * socket -BLIX_E_REFUSED. */
+int http_server_open(uv_loop_t *loop, const struct http_config *config, struct http_server **ret,
+		     struct blix_error *err);
+/* Stops accepting and removes the socket file at the next turn, cancels the requests that wait
+ * (their cancel callbacks run) and answers them 503, then frees and calls cb, which may be NULL.
+ * Answers still under way are cut. May be called from a handler. */
+void http_server_close(struct http_server *server, void (*cb)(void *data), void *data);
+/* Connections open now. */
+size_t http_server_connections(const struct http_server *server);
+
+/* Strings stay the request's. Decoded; NULL when absent. */
+const char *http_path_param(const struct http_request *request, const char *name);
+const char *http_query(const struct http_request *request, const char *name);
+const char *http_header(const struct http_request *request, const char *name);
+/* NUL-terminated behind its n bytes; "" when there is none. */
+const char *http_body(const struct http_request *request, size_t *ret_n);
+const struct http_peer *http_peer(const struct http_request *request);
+const struct http_route *http_request_route(const struct http_request *request);
+
+/* A header for the answer to come. Name and value must be valid: no control bytes. */
+void http_answer_header(struct http_request *request, const char *name, const char *value);
+
+/* Each answers and thereby ends the request: it must not be touched afterwards. */
+/* The body was malloc'ed and is taken; NULL with n = 0 is an empty one. */
+void http_answer(struct http_request *request, int status, const char *content_type,
+		 char *body_taken, size_t n);
+void http_answer_json(struct http_request *request, int status, const cJSON *tree);
+/* `details` (an object, or NULL) is copied. */
+void http_answer_error(struct http_request *request, const struct blix_error *err,
+		       const cJSON *details);
+/* The body comes in pieces, as the client takes them: produce() appends the next one (at most
+ * LIMIT_HTTP_PIECE bytes) to `out`, which is empty, and returns 1 for more, 0 for the end, negative
+ * to cut the connection so that the client sees a broken answer. done() is called once, at the end
+ * or when the client went away. Neither may call into this server. */
+void http_answer_stream(struct http_request *request, int status, const char *content_type,
+			int (*produce)(void *data, struct buf *out), void (*done)(void *data),
+			void *data);
+
+/* Who does not answer before the handler returns must set this: cb is called once, instead of an
+ * answer, when the client goes away or the server closes; after it the request is gone. Answering
+ * forgets it. */
+void http_on_cancel(struct http_request *request, void (*cb)(void *data), void *data);
+
+#endif
