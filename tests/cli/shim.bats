@@ -1,0 +1,284 @@
+#!/usr/bin/env bats
+# blix-shim: one program, its record, its log, its end; and every way in which it can go wrong.
+# $BLIX_BUILD holds the programs under test.
+
+bats_require_minimum_version 1.5.0
+
+setup() {
+	BUILD=$(realpath "${BLIX_BUILD:-$BATS_TEST_DIRNAME/../../build/debug}")
+	PATH=$BUILD/bin:$BUILD/libexec:$PATH
+	T=$(mktemp -d)
+	cd "$T" || exit 1
+	RUN=$T/run
+}
+
+teardown() {
+	local pid
+
+	for pid in $(jq -r '.shimPid, .pid' "$T"/*/status.json 2>/dev/null); do
+		kill -9 "$pid" 2>/dev/null || true
+	done
+	cd / && rm -rf "$T"
+}
+
+shim() {
+	blix-shim --run "$RUN" --console "$T/console.log" "$@"
+}
+
+# until_true CONDITION...: waits for a condition, at most 10 s.
+until_true() {
+	local i
+
+	for ((i = 0; i < 1000; i++)); do
+		"$@" && return 0
+		sleep 0.01
+	done
+	echo "never true: $*" >&2
+	return 1
+}
+
+gone() {
+	case $(cut -d' ' -f3 "/proc/$1/stat" 2>/dev/null) in '' | Z | X) return 0 ;; esac
+	return 1
+}
+
+lives() {
+	if gone "$1"; then return 1; fi
+}
+
+status() {
+	jq -r ".$1" "$RUN/status.json"
+}
+
+start_time() {
+	sed 's/.*) //' "/proc/$1/stat" | cut -d' ' -f20
+}
+
+@test "status.json is there when the shim returns, and is true" {
+	shim --uid u-17 --epoch 3 -- sleep 1000
+	[ "$(status uid)" = u-17 ]
+	[ "$(status epoch)" = 3 ]
+	[ "$(status program)" = sleep ]
+	[ "$(status bootId)" = "$(cat /proc/sys/kernel/random/boot_id)" ]
+	[ "$(status startTime)" = "$(start_time "$(status pid)")" ]
+	[ "$(status shimStartTime)" = "$(start_time "$(status shimPid)")" ]
+	[ "$(cat "/proc/$(status pid)/comm")" = sleep ]
+	[ "$(cat "/proc/$(status shimPid)/comm")" = blix-shim ]
+	[ ! -e "$RUN/exit.json" ]
+}
+
+@test "the exit code and the end of the output are kept" {
+	shim -- sh -c 'echo out; echo err >&2; exit 7'
+	until_true [ -e "$RUN/exit.json" ]
+	[ "$(jq -c 'del(.endedAt)' "$RUN/exit.json")" = '{"exitCode":7}' ]
+	[ "$(jq '.endedAt > 1600000000000' "$RUN/exit.json")" = true ]
+	[ "$(cat console.log)" = $'out\nerr' ]
+	until_true gone "$(status shimPid)"
+}
+
+@test "a signal is kept as a signal, and SIGTERM is passed on" {
+	shim -- sleep 1000
+	kill "$(status shimPid)"
+	until_true [ -e "$RUN/exit.json" ]
+	[ "$(jq -c 'del(.endedAt)' "$RUN/exit.json")" = '{"signal":15}' ]
+	until_true gone "$(status shimPid)"
+}
+
+@test "a second shim is busy and starts nothing" {
+	shim -- sleep 1000
+	first=$(status pid)
+	run shim -- touch "$T/second"
+	[ "$status" -eq 75 ]
+	[[ "$output" == *busy* ]]
+	[ "$(status pid)" = "$first" ]
+	[ ! -e "$T/second" ]
+}
+
+@test "of ten shims at once exactly one starts its program" {
+	local i pids=() ok=0
+
+	for i in 1 2 3 4 5 6 7 8 9 10; do
+		shim -- sh -c 'echo started; exec sleep 1000' 2>/dev/null &
+		pids+=($!)
+	done
+	for i in "${pids[@]}"; do
+		if wait "$i"; then ok=$((ok + 1)); fi
+	done
+	[ "$ok" -eq 1 ]
+	until_true [ -s console.log ]
+	[ "$(cat console.log)" = started ]
+}
+
+@test "a program that outlived its shim keeps a new shim from starting" {
+	shim -- sleep 1000
+	kill -9 "$(status shimPid)"
+	until_true gone "$(status shimPid)"
+	lives "$(status pid)"
+	run shim -- touch "$T/second"
+	[ "$status" -eq 75 ]
+	[[ "$output" == *outlived* ]]
+	[ ! -e "$T/second" ]
+	kill -9 "$(status pid)"
+	until_true gone "$(status pid)"
+	shim -- sleep 1001
+	[ "$(tr '\0' ' ' <"/proc/$(status pid)/cmdline")" = "sleep 1001 " ]
+}
+
+@test "a missing program: 127, one line, nothing left" {
+	run -127 shim -- "$T/absent"
+	[ "${#lines[@]}" -eq 1 ]
+	[[ "$output" == "blix-shim: run $T/absent: "* ]]
+	[ ! -e "$RUN/status.json" ]
+	[ ! -e "$RUN/exit.json" ]
+	shim -- true
+}
+
+@test "a program that cannot be run, or a missing directory: 126" {
+	echo text >file
+	run shim -- "$T/file"
+	[ "$status" -eq 126 ]
+	run shim --chdir "$T/absent" -- true
+	[ "$status" -eq 126 ]
+	[[ "$output" == *"enter $T/absent"* ]]
+	[ ! -e "$RUN/status.json" ]
+}
+
+@test "the program gets clean signals, no descriptors, its directory and the environment" {
+	mkdir vm
+	exec 7>"$T/seven"
+	(
+		trap '' INT HUP PIPE USR1
+		# shellcheck disable=SC2016
+		MARK=yes shim --chdir vm -- sh -c \
+			'pwd; echo $MARK; ls /proc/self/fd | tr "\n" " "; echo; grep -E "Sig(Blk|Ign)" /proc/self/status'
+	)
+	exec 7>&-
+	until_true [ -e "$RUN/exit.json" ]
+	mapfile -t got <console.log
+	[ "${got[0]}" = "$T/vm" ]
+	[ "${got[1]}" = yes ]
+	[ "${got[2]}" = "0 1 2 3 " ] # 3 is ls, reading
+	[ "${got[3]##*	}" = 0000000000000000 ]
+	[ "${got[4]##*	}" = 0000000000000000 ]
+}
+
+@test "standard input never ends" {
+	shim -- sh -c 'cat; echo ended'
+	until_true [ -e "$RUN/status.json" ]
+	until_true grep -q S "/proc/$(status pid)/stat"
+	[ ! -s console.log ]
+	lives "$(status pid)"
+}
+
+@test "the shim holds no pipe of its caller" {
+	out=$(shim -- sleep 1000 2>&1) # would hang if it did
+	[ -z "$out" ]
+	run ls -l "/proc/$(status shimPid)/fd"
+	[ "$(grep -c /dev/null <<<"$output")" -eq 3 ]
+	[ "$(readlink "/proc/$(status shimPid)/cwd")" = / ]
+}
+
+@test "the console log stays below its maximum and keeps the end" {
+	shim --console-max 65536 -- sh -c 'seq 100000'
+	until_true [ -e "$RUN/exit.json" ]
+	[ "$(stat -c %s console.log)" -le 32768 ]
+	[ "$(stat -c %s console.log.1)" -le 32768 ]
+	[ "$(tail -n 1 console.log)" = 100000 ]
+	cat console.log.1 console.log | tail -n 5000 | cmp - <(seq 95001 100000)
+}
+
+@test "a log that cannot be written drops output, and the program ends well" {
+	mkdir full
+	mkdir full/console.log.1 # cannot be renamed over
+	touch full/console.log
+	chmod 0555 full
+	blix-shim --run "$RUN" --console full/console.log --console-max 1024 -- seq 100000
+	until_true [ -e "$RUN/exit.json" ]
+	[ "$(jq .exitCode "$RUN/exit.json")" = 0 ]
+	[ "$(stat -c %s full/console.log)" -le 1024 ]
+}
+
+@test "a full disk drops output, and the program ends well" {
+	(
+		ulimit -f 1 # writes past 1 KiB fail
+		shim -- sh -c 'seq 100000; echo end'
+	)
+	until_true [ -e "$RUN/exit.json" ]
+	[ "$(jq .exitCode "$RUN/exit.json")" = 0 ]
+	[ "$(stat -c %s console.log)" -eq 1024 ]
+}
+
+@test "a console that is not a file is refused" {
+	mkfifo fifo
+	run timeout 5 blix-shim --run "$RUN" --console fifo -- true
+	[ "$status" -eq 1 ]
+	[ ! -e "$RUN/status.json" ]
+	run shim --console "$T/absent/log" -- true
+	[ "$status" -eq 3 ]
+}
+
+@test "a program that closes its output costs nothing while it lives" {
+	shim -- sh -c 'exec sleep 1000 >&- 2>&-'
+	until_true grep -q sleep "/proc/$(status pid)/comm"
+	pid=$(status shimPid)
+	until_true grep -q '^State:.*sleeping' "/proc/$pid/status"
+	before=$(awk '/^voluntary/ { print $2 }' "/proc/$pid/status")
+	sleep 0.3
+	[ "$(awk '/^voluntary/ { print $2 }' "/proc/$pid/status")" = "$before" ]
+}
+
+@test "what the program leaves in its process group ends with it" {
+	shim -- sh -c 'sleep 1000 & echo $! >child; exit 3'
+	until_true [ -e "$RUN/exit.json" ]
+	until_true gone "$(cat child)"
+	[ "$(jq .exitCode "$RUN/exit.json")" = 3 ]
+	until_true gone "$(status shimPid)"
+}
+
+@test "a flood from a process that left the group does not keep the shim" {
+	shim -- sh -c 'setsid yes & echo $! >child; until [ -s console.log ]; do :; done; exit 0'
+	until_true [ -e "$RUN/exit.json" ]
+	until_true gone "$(status shimPid)"
+	kill -9 "$(cat child)" 2>/dev/null || true
+}
+
+@test "an old exit.json goes at the start" {
+	shim -- false
+	until_true [ -e "$RUN/exit.json" ]
+	until_true gone "$(status shimPid)"
+	shim -- sleep 1000
+	[ ! -e "$RUN/exit.json" ]
+}
+
+@test "names with quotes, controls and bytes that are not UTF-8 leave the record valid" {
+	name=$'a"b\\c\nd\xff"pid":1,'
+	cp "$(command -v sleep)" "$name"
+	shim --uid 'u"pid":1,' -- "./$name" 1000
+	[ "$(jq -r .uid "$RUN/status.json")" = 'u"pid":1,' ]
+	[ "$(jq -r .pid "$RUN/status.json")" -gt 1 ]
+	kill -9 "$(status shimPid)"
+	until_true gone "$(status shimPid)"
+	run shim -- true
+	[ "$status" -eq 75 ]
+}
+
+@test "usage errors are 64, help and version 0" {
+	run blix-shim --console x -- true
+	[ "$status" -eq 64 ]
+	run blix-shim --run "$RUN" -- true
+	[ "$status" -eq 64 ]
+	run shim
+	[ "$status" -eq 64 ]
+	run shim --console-max 10 -- true
+	[ "$status" -eq 64 ]
+	run shim --epoch x -- true
+	[ "$status" -eq 64 ]
+	run shim --nonsense -- true
+	[ "$status" -eq 64 ]
+	[ ! -e "$RUN" ]
+	run blix-shim --help
+	[ "$status" -eq 0 ]
+	run blix-shim --version
+	[ "$status" -eq 0 ]
+	[[ "$output" == blix-shim\ * ]]
+}
