@@ -29,33 +29,13 @@
 #define LIMIT_ANSWER       (256u << 20) /* an HTTP answer as a client reads it: 100,000 full VMs */
 #define LIMIT_CONNECTIONS  1000         /* HTTP connections at once */
 #define LIMIT_WAIT         300000u      /* ms, the longest ?wait= */
-#define LIMIT_CPUS	   1024		/* above any host known */
-#define LIMIT_MEMORY	   (1ULL << 44) /* 16 TiB */
-#define LIMIT_MESSAGE	   1536		/* the last lines of a build log or console in a report */
-#define LIMIT_LOCK	   (256u << 10) /* one flake.lock; nixpkgs with 40 inputs is about 40 KiB */
-#define LIMIT_VOLUMES	   32		/* volumes, shares and devices a VM may have, each */
-#define LIMIT_VMS	   100000u /* one sorted array and one snapshot message must hold them */
-#define LIMIT_NODES	   1000u
-#define LIMIT_EVENTS	   4096u	/* the ring in the state: about 1 MiB */
-#define LIMIT_SESSIONS	   100000u	/* about 100 bytes each while they hold few results */
-#define LIMIT_RESULTS	   64u		/* remembered results of a session */
-#define LIMIT_SESSION_IDLE 3600000u	/* ms without a request before a session may expire */
-#define LIMIT_COMMAND	   (512u << 10) /* one command: a lock plus a spec */
-#define LIMIT_BATCH	   (1u << 20)	/* bytes of commands in one log entry */
-#define LIMIT_PROPOSALS	   4096u	/* proposals waiting in one daemon: beyond is `busy` */
-#define LIMIT_SNAPSHOT	   (512u << 20) /* travels as one message held in memory */
-#define LIMIT_FRAME	   (600u << 20) /* one raft message: a snapshot and its envelope */
-#define LIMIT_BODY	   (1u << 20)	/* an HTTP request body */
-#define LIMIT_ANSWER	   (256u << 20) /* an HTTP answer as a client reads it: 100,000 full VMs */
-#define LIMIT_CONNECTIONS  1000		/* HTTP connections at once */
-#define LIMIT_HTTP_USER	   64		/* of them by one uid, neither root nor blixd's own */
-#define LIMIT_HTTP_BODIES  (64u << 20)	/* bytes of request bodies held at once */
-#define LIMIT_HTTP_HEADERS 64		/* headers of a request */
-#define LIMIT_HTTP_RECEIVE 10000u	/* ms from a request line to the end of its body */
-#define LIMIT_HTTP_IDLE	   60000u	/* ms without a request, or without progress of an answer */
+#define LIMIT_HTTP_USER    64           /* of them by one uid, neither root nor blixd's own */
+#define LIMIT_HTTP_BODIES  (64u << 20)  /* bytes of request bodies held at once */
+#define LIMIT_HTTP_HEADERS 64           /* headers of a request */
+#define LIMIT_HTTP_RECEIVE 10000u       /* ms from a request line to the end of its body */
+#define LIMIT_HTTP_IDLE    60000u       /* ms without a request, or without progress of an answer */
 #define LIMIT_HTTP_PIECE   (256u << 10) /* bytes of one piece of a streamed answer */
-#define LIMIT_FETCHES	   4096u	/* requests of one daemon under way to others */
-#define LIMIT_WAIT	   300000u	/* ms, the longest ?wait= */
+#define LIMIT_FETCHES      4096u        /* requests of one daemon under way to others */
 #define LIMIT_JSON_DEPTH   32
 #define LIMIT_JSON_NODES   10000u     /* of a request; answers may be larger */
 #define LIMIT_JSON_KEYS    256u       /* of one object: duplicates are searched by pairs */
@@ -63,5 +43,6 @@
 #define LIMIT_STATUS       (4u << 20) /* the JSON of microvm-status */
 #define LIMIT_CONSOLE      (8u << 20) /* bytes of console log kept per VM, in two halves */
 #define LIMIT_FILE         (1u << 20) /* a configuration, lock or state file read whole */
+#define LIMIT_QMP          (1u << 20) /* an answer of a hypervisor; QEMU's are under 200 KiB */
 
 #endif

@@ -1,0 +1,46 @@
+/* A running hypervisor, whatever its kind: how it is, and the polite and the plain way to end it.
+ * Every call blocks, within its deadline, and may be made from any thread. */
+#ifndef BLIX_VMM_VMM_H
+#define BLIX_VMM_VMM_H
+
+#include "base/error.h"
+
+#include <stdbool.h>
+
+enum vmm_kind {
+	VMM_UNKNOWN,
+	VMM_QEMU,
+	VMM_CLOUD_HYPERVISOR,
+	VMM_FIRECRACKER,
+	VMM_CROSVM,
+	VMM_KVMTOOL,
+	VMM_STRATOVIRT,
+	VMM_ALIOTH,
+	VMM_VFKIT,
+};
+
+/* The text of a runner's share/microvm/hypervisor, with or without white space after it. */
+enum vmm_kind vmm_kind_parse(const char *text);
+const char *vmm_kind_name(enum vmm_kind kind); /* "unknown" for VMM_UNKNOWN */
+/* True when vmm_status can ask this kind. */
+bool vmm_kind_answers(enum vmm_kind kind);
+
+struct vmm_status {
+	char text[32]; /* lower case, words joined by '-': "running", "paused", "not-started" ... */
+};
+
+/* The kinds that blix has no protocol for fail with REFUSED, reason `unsupported`. */
+int vmm_status(enum vmm_kind kind, const char *socket, unsigned deadline_ms, struct vmm_status *ret,
+	       struct blix_error *err);
+/* Asks the guest to shut down. Success says that the hypervisor took the request; whether the guest
+ * heeds it, only the end of the process tells.
+ *
+ * QEMU gets both an ACPI power button and Ctrl-Alt-Del: microvm.nix's guests are told by the keys
+ * (systemd then reboots, which -no-reboot makes an exit), others by the button; QEMU takes the
+ * button even when the machine has no ACPI, so its success proves nothing. */
+int vmm_power_button(enum vmm_kind kind, const char *socket, unsigned deadline_ms,
+		     struct blix_error *err);
+/* Ends the hypervisor without asking the guest. */
+int vmm_quit(enum vmm_kind kind, const char *socket, unsigned deadline_ms, struct blix_error *err);
+
+#endif
