@@ -8,9 +8,10 @@ ifeq ($(origin CC),default)
 CC      := gcc
 endif
 B       := build/$(MODE)
+JOBS    ?= $(shell nproc)
 
 PKGS    := raft libuv libcjson libmicrohttpd libcurl libxxhash smartcols
-ifneq ($(filter-out help clean,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out help clean format,$(or $(MAKECMDGOALS),all)),)
 ifneq ($(shell pkg-config --atleast-version=0.22.1 raft && echo ok),ok)
 $(error libraft >= 0.22.1 is needed (found: $(or $(shell pkg-config --modversion raft 2>/dev/null),none)): run scripts/install-deps; on Debian 12 it installs libraft-dev from bookworm-backports)
 endif
@@ -22,12 +23,13 @@ WARN := -Wall -Wextra -Wshadow -Wconversion -Wsign-conversion -Wstrict-prototype
 	-Wold-style-definition -Wpointer-arith -Wcast-align -Wcast-qual -Wwrite-strings -Wundef -Wvla -Wformat=2 \
 	-Wswitch-enum -Wimplicit-fallthrough -Wnull-dereference -Wdouble-promotion -Wdate-time -fno-common
 ifneq ($(findstring clang,$(CC)),)
-WARN += -Wcomma -Wassign-enum -Wconditional-uninitialized -Wunreachable-code -Wno-gnu-statement-expression
+WARN += -Wcomma -Wassign-enum -Wconditional-uninitialized -Wunreachable-code -Wno-gnu-statement-expression -Wno-string-conversion
 else
 WARN += -Wlogical-op -Wduplicated-cond -Wduplicated-branches -Wjump-misses-init -Warith-conversion
 endif
 CFLAGS_debug   := -O0 -g3 -Werror
 CFLAGS_release := -O2 -g -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection -fPIE
+CFLAGS_strict  := $(CFLAGS_release) -Werror
 CFLAGS_asan    := -O1 -g -Werror -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
 CFLAGS_tsan    := -O1 -g -Werror -fsanitize=thread
 CFLAGS_fuzz    := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined
@@ -39,13 +41,19 @@ CFLAGS  += -std=gnu11 $(WARN) $(CFLAGS_$(MODE))
 LDFLAGS += $(LDFLAGS_$(MODE)) -Wl,--as-needed
 LDLIBS  += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm -lpthread
 
+
 LIBSRC := $(wildcard lib/*/*.c)
 PROGS  := $(patsubst cmd/%/,%,$(dir $(wildcard cmd/*/main.c)))
 UNITS  := $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c))
+FUZZ   := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+SRC    := $(LIBSRC) $(wildcard cmd/*/*.c tests/*/*.c)
+SCRIPT  = $(shell grep -lE -m1 '^\#!.*(bash|bats|/sh)' $$(find .ci scripts tests -type f ! -name '*.c' 2>/dev/null) /dev/null)
 LIB    := $(B)/libblix.a
 obj     = $(patsubst %.c,$(B)/%.o,$(1))
+# What blixd looks for in ../libexec of its own binary.
+HELPER := $(addprefix $(B)/libexec/,toy.elf $(filter blix-shim microvm-status,$(PROGS)) $(notdir $(wildcard scripts/microvm)))
 
-all: $(PROGS:%=$(B)/bin/%) ## build every program into build/$(MODE)/bin
+all: $(PROGS:%=$(B)/bin/%) $(HELPER) ## build every program into build/$(MODE)/bin
 
 $(B)/%.o: %.c Makefile
 	@mkdir -p $(@D)
@@ -55,21 +63,100 @@ $(B)/%.o: %.c Makefile
 $(LIB): $(call obj,$(LIBSRC))
 	@rm -f $@; ar rcs $@ $^
 
+# blix-shim needs libc alone: static, so that it shares no pages and survives upgrades of libraries.
+ifneq ($(filter debug release,$(MODE)),)
+LDFLAGS_blix-shim := $(if $(filter release,$(MODE)),-static-pie,-static)
+LDLIBS_blix-shim  := -lm
+endif
+
 define program
 $(B)/bin/$(1): $(call obj,$(wildcard cmd/$(1)/*.c)) $(LIB)
 	@mkdir -p $$(@D)
 	@echo "  LD  $$@"
-	$$(Q)$$(CC) $$(LDFLAGS) $$^ $$(LDLIBS) -o $$@
+	$$(Q)$$(CC) $$(if $$(LDFLAGS_$(1)),$$(filter-out -pie,$$(LDFLAGS)) $$(LDFLAGS_$(1)),$$(LDFLAGS)) $$^ $$(or $$(LDLIBS_$(1)),$$(LDLIBS)) -o $$@
 endef
 $(foreach p,$(PROGS),$(eval $(call program,$(p))))
 
-$(B)/tests/%: $(B)/tests/unit/%.o $(LIB)
+$(B)/libexec/toy.elf: cmd/blixd/toy.S
+	@mkdir -p $(@D)
+	@echo "  AS  $@"
+	$(Q)gcc -m32 -nostdlib -static -Wl,--build-id=none -Wl,-Ttext=0x100000 $< -o $@
+
+$(B)/libexec/microvm: scripts/microvm
+	@mkdir -p $(@D)
+	@ln -sf $(abspath $<) $@
+
+$(B)/libexec/%: $(B)/bin/%
+	@mkdir -p $(@D)
+	@ln -sf ../bin/$* $@
+
+$(B)/tests/test_%: $(B)/tests/unit/test_%.o $(LIB)
 	@mkdir -p $(@D)
 	@echo "  LD  $@"
 	$(Q)$(CC) $(LDFLAGS) $^ $(LDLIBS) -lcmocka -o $@
 
-unit: $(UNITS:%=$(B)/tests/%) ## run the unit tests of this MODE
-	@set -e; for t in $^; do $$t; done
+$(B)/tests/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(LIB)
+	@mkdir -p $(@D)
+	@echo "  LD  $@"
+	$(Q)$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
+
+unit: all $(UNITS:%=$(B)/tests/%) ## run the unit tests of this MODE
+	@rc=0; for t in $(filter $(B)/tests/%,$^); do $(BATSENV) timeout 300 $$t || rc=1; done; exit $$rc
+
+# Each tier is a folder of *.bats; they find the programs in $BLIX_BUILD/bin and on PATH.
+BATSENV = BLIX_BUILD=$(abspath $(B)) PATH=$(abspath $(B))/bin:$(abspath $(B))/libexec:$$PATH
+cli cluster guest: all
+	@if ls tests/$@/*.bats >/dev/null 2>&1; then $(BATSENV) bats $(BATSFLAGS) tests/$@; else echo 1..0; fi
+cli: ## run tests/cli: the real programs, bad input, installation
+cluster: ## run tests/cluster: three servers, a fake microvm, kills
+guest: ## run tests/guest: real nix, real QEMU, real guests
+
+fuzz: $(FUZZ:%=$(B)/tests/%) ## replay the stored fuzz corpus (MODE=fuzz CC=clang)
+	@set -e; for t in $^; do $$t -runs=0 tests/fuzz/corpus/$${t##*/fuzz_}; done
+
+bench: ## measure release programs, write build/bench/results.json
+	@$(MAKE) --no-print-directory MODE=release all
+	@BLIX_BUILD=$(abspath build/release) PATH=$(abspath build/release)/bin:$$PATH tests/bench/run
+
+ROUNDS ?= 20
+soak: ## repeat unit and cluster tests ROUNDS times; stops at the first failure
+	@for i in $$(seq $(ROUNDS)); do echo "round $$i of $(ROUNDS)"; $(MAKE) --no-print-directory unit cluster || exit 1; done
+
+objects: $(call obj,$(SRC))
+syntax: ## parse everything with $(CC) and this MODE's warnings, writing nothing
+	@printf '%s\n' $(SRC) | xargs -P $(JOBS) -n 6 $(CC) $(CPPFLAGS) $(CFLAGS) -fsyntax-only
+format: ## rewrite all C files in the one style
+	clang-format -i $(wildcard */*/*.[ch])
+format-check:
+	@clang-format --dry-run -Werror $(wildcard */*/*.[ch])
+layers: ## includes point down only, adapters never meet, only lib/node and cmd log
+	@scripts/check-layers
+purity: ## lib/base and lib/core reach no clock, file, random source or log
+	@$(MAKE) --no-print-directory -s MODE=strict $(patsubst %.c,build/strict/%.o,$(wildcard lib/base/*.c lib/core/*.c))
+	@scripts/check-purity build/strict
+style: ## banned calls, heads of files, words that do not belong here
+	@scripts/check-style
+tidy: ## clang-tidy over every C file
+	@printf '%s\n' $(SRC) | xargs -P $(JOBS) -n 3 scripts/check-tidy $(CPPFLAGS) -std=gnu11 --
+cppcheck: ## cppcheck over every C file
+	@scripts/check-cppcheck $(B) $(SRC)
+shell: ## shellcheck over every script
+	@shellcheck -x -S warning -e SC2119,SC2120 $(filter-out %.bats %.bash,$(SCRIPT))
+	@shellcheck -x -S warning -e SC2119,SC2120,SC2154,SC2030,SC2031 $(filter %.bats %.bash,$(SCRIPT))
+check-man: all man
+	@scripts/check-man $(B)
+lint: format-check layers purity style tidy cppcheck shell ## every static check
+
+check: ## all that decides whether a change is good; last line: N passed, N failed, N skipped
+	@scripts/check-all
+
+man: $(patsubst docs/man/%.scd,$(B)/man/%,$(wildcard docs/man/*.scd)) ## format the manual pages
+$(B)/man/%: docs/man/%.scd
+	@mkdir -p $(@D)
+	$(Q)scdoc <$< >$@
+
+install: all man ## install into DESTDIR and PREFIX (MODE=release is what you want)
+	@scripts/install/install $(B) "$(DESTDIR)" "$(PREFIX)"
 
 clean: ## remove build/
 	rm -rf build
@@ -77,6 +164,7 @@ clean: ## remove build/
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-.PHONY: all unit clean help
+.PHONY: all unit cli cluster guest fuzz bench soak objects syntax format format-check layers purity style tidy cppcheck shell \
+	check-man lint check man install clean help
 .SECONDARY:
--include $(shell find build/$(MODE) -name '*.d' 2>/dev/null)
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
