@@ -34,7 +34,10 @@ static inline void freep(void *p)
 	free(memory);
 }
 
-#define array_size(a)                   (sizeof(a) / sizeof((a)[0]))
-#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
+#define array_size(a) (sizeof(a) / sizeof((a)[0]))
+/* Versions of clang-format disagree on the minus after a cast. */
+/* clang-format off */
+#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+/* clang-format on */
 
 #endif
