@@ -1,0 +1,62 @@
+# blix and everything that `make install` places. raft-cowsql is the fork that Debian calls libraft.
+{
+  lib,
+  stdenv,
+  src,
+  pkg-config,
+  scdoc,
+  bash,
+  raft-cowsql,
+  libuv,
+  cjson,
+  libmicrohttpd,
+  curl,
+  gnutls,
+  xxHash,
+  util-linux,
+  uthash,
+  cmocka,
+}:
+
+stdenv.mkDerivation {
+  pname = "blix";
+  version = "0.1.0";
+  inherit src;
+
+  nativeBuildInputs = [
+    pkg-config
+    scdoc
+  ];
+  buildInputs = [
+    raft-cowsql
+    libuv
+    cjson
+    libmicrohttpd
+    (curl.override {
+      gnutlsSupport = true;
+      opensslSupport = false;
+      inherit gnutls;
+    })
+    xxHash
+    util-linux # libsmartcols
+    uthash
+    bash
+  ];
+  checkInputs = [ cmocka ];
+
+  makeFlags = [
+    "MODE=release"
+    "PREFIX=${placeholder "out"}"
+  ];
+  enableParallelBuilding = true;
+  doCheck = true;
+  checkTarget = "unit";
+  postPatch = "patchShebangs scripts";
+
+  meta = {
+    description = "Linux hosts that run microvm.nix become one VM cluster";
+    license = lib.licenses.mit;
+    platforms = [ "x86_64-linux" ];
+    mainProgram = "blix";
+  };
+}
