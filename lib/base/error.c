@@ -35,8 +35,8 @@ enum blix_code blix_code_find(const char *slug)
 	return BLIX_E_INTERNAL;
 }
 
-static void error_set(struct blix_error *err, enum blix_code code, int sys, const char *fmt,
-                      va_list args)
+__attribute__((format(printf, 4, 0))) static void
+error_set(struct blix_error *err, enum blix_code code, int sys, const char *fmt, va_list args)
 {
 	err->code = code;
 	err->sys = sys;
