@@ -1,0 +1,440 @@
+/* The client library: see client.h.
+ *
+ * Happy path of a call: client_call() takes a request number when it is a mutation, exchange_send()
+ * runs one libcurl transfer over the current socket, the answer is parsed and returned. What can go
+ * wrong: the socket cannot be connected (the next endpoint, then UNAVAILABLE), the connection is
+ * lost half-way (the same number again), the daemon answers with an error object (returned, or
+ * tried again while nothing is settled), the answer is no JSON or too large (INTERNAL, TOOBIG).
+ */
+#include "client/client.h"
+
+#include "base/alloc.h"
+#include "base/limits.h"
+#include "base/parse.h"
+#include "core/object_json.h"
+#include "sys/clock.h"
+
+#include <curl/curl.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <sys/un.h>
+
+#define ENDPOINTS_MAX  8     /* servers of one cluster that a client may name */
+#define SETTLE_MS      10000 /* an election takes a few of them */
+#define BACKOFF_MS_MIN 50
+#define BACKOFF_MS_MAX 1000
+#define CALL_MS_MAX    30000 /* one transfer, over what ?wait= adds */
+#define CONNECT_MS     2000
+
+struct client {
+	CURL *curl;
+	char *endpoints[ENDPOINTS_MAX];
+	size_t n_endpoints;
+	size_t current; /* endpoint in use */
+	uint64_t session;
+	uint64_t request;  /* the last number used */
+	uint64_t until_ms; /* boot clock; CLIENT_TIMEOUT_NONE: no limit */
+	bool reached;	   /* some daemon has answered once */
+	bool (*tick)(void *context);
+	void *context;
+};
+
+/* One request on its way, and what came back. */
+struct exchange {
+	const char *method;
+	const char *path;
+	const char *body; /* NULL: none */
+	uint64_t request; /* 0: not a mutation */
+	long status;
+	struct buf answer;
+	uint64_t next; /* Blix-Offset */
+	bool ended;    /* Blix-Ended */
+};
+
+static int endpoints_parse(struct client *client, const char *text, struct blix_error *err)
+{
+	struct sockaddr_un address;
+
+	for (const char *p = text;; p++) {
+		size_t n = strcspn(p, ",");
+		const char *path = p;
+		size_t length = n;
+
+		if (n > 5 && strncmp(p, "unix:", 5) == 0) {
+			path += 5;
+			length -= 5;
+		}
+		if (length == 0 || path[0] != '/')
+			return blix_fail(err, BLIX_E_SPEC,
+					 "endpoint '%.*s' is not unix:/PATH or /PATH", (int)n, p);
+		if (length >= sizeof(address.sun_path))
+			return blix_fail(err, BLIX_E_SPEC,
+					 "endpoint '%.*s' is longer than a socket path may be",
+					 (int)n, p);
+		if (client->n_endpoints == ENDPOINTS_MAX)
+			return blix_fail(err, BLIX_E_SPEC, "more than %d endpoints", ENDPOINTS_MAX);
+		client->endpoints[client->n_endpoints++] = xstrndup(path, length);
+		p += n;
+		if (*p == '\0')
+			return 0;
+	}
+}
+
+static size_t on_body(char *data, size_t size, size_t n, void *context)
+{
+	struct exchange *exchange = context;
+
+	return buf_add(&exchange->answer, data, size * n) < 0 ? 0 : size * n;
+}
+
+static size_t on_header(char *data, size_t size, size_t n, void *context)
+{
+	struct exchange *exchange = context;
+	char line[64];
+	size_t length = size * n;
+
+	if (length >= sizeof(line))
+		return length;
+	memcpy(line, data, length);
+	while (length > 0 && (line[length - 1] == '\r' || line[length - 1] == '\n'))
+		length--;
+	line[length] = '\0';
+	if (strncasecmp(line, "Blix-Offset: ", 13) == 0)
+		(void)parse_u64(line + 13, &exchange->next, NULL);
+	else if (strcasecmp(line, "Blix-Ended: true") == 0)
+		exchange->ended = true;
+	return size * n;
+}
+
+static int on_progress(void *context, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t d)
+{
+	const struct client *client = context;
+
+	(void)a;
+	(void)b;
+	(void)c;
+	(void)d;
+	return client->tick != NULL && client->tick(client->context);
+}
+
+static void must_set(CURLcode rc)
+{
+	/* Only memory and options unknown to this libcurl can fail here. */
+	if (rc != CURLE_OK)
+		abort();
+}
+
+static void curl_prepare(struct client *client)
+{
+	CURL *curl = client->curl;
+
+	must_set(curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L));
+	must_set(curl_easy_setopt(curl, CURLOPT_PROXY, ""));
+	must_set(curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http"));
+	must_set(curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 0L));
+	must_set(curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_MS));
+	must_set(curl_easy_setopt(curl, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1));
+	must_set(curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_body));
+	must_set(curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, on_header));
+	must_set(curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L));
+	must_set(curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, on_progress));
+	must_set(curl_easy_setopt(curl, CURLOPT_XFERINFODATA, client));
+	must_set(curl_easy_setopt(curl, CURLOPT_BUFFERSIZE, 256L << 10));
+}
+
+int client_open(const struct client_options *options, struct client **ret, struct blix_error *err)
+{
+	cleanup(client_freep)
+	struct client *client = xcalloc(1, sizeof(*client));
+	int rc;
+
+	rc = endpoints_parse(client, options->endpoints, err);
+	if (rc < 0)
+		return rc;
+	client->session = random_id();
+	client->until_ms = CLIENT_TIMEOUT_NONE;
+	if (options->timeout_ms != CLIENT_TIMEOUT_NONE)
+		client->until_ms = clock_boot_ms() + options->timeout_ms;
+	client->tick = options->tick;
+	client->context = options->context;
+	/* No TLS is spoken here, so GnuTLS need not be set up. */
+	if (curl_global_init(CURL_GLOBAL_NOTHING) != CURLE_OK)
+		return blix_fail(err, BLIX_E_NOMEM, "libcurl cannot be set up");
+	client->curl = curl_easy_init();
+	if (client->curl == NULL)
+		return blix_fail(err, BLIX_E_NOMEM, "libcurl cannot be set up");
+	curl_prepare(client);
+	*ret = take(client);
+	return 0;
+}
+
+void client_free(struct client *client)
+{
+	if (client == NULL)
+		return;
+	if (client->curl != NULL) {
+		curl_easy_cleanup(client->curl);
+		curl_global_cleanup();
+	}
+	for (size_t i = 0; i < client->n_endpoints; i++)
+		free(client->endpoints[i]);
+	free(client);
+}
+
+void client_freep(struct client **client)
+{
+	client_free(*client);
+}
+
+uint64_t client_left_ms(const struct client *client)
+{
+	uint64_t now = clock_boot_ms();
+
+	if (client->until_ms == CLIENT_TIMEOUT_NONE)
+		return CLIENT_TIMEOUT_NONE;
+	return client->until_ms > now ? client->until_ms - now : 0;
+}
+
+uint64_t client_request(const struct client *client)
+{
+	return client->request;
+}
+
+static struct curl_slist *headers_add(struct curl_slist *headers, const char *line)
+{
+	struct curl_slist *grown = curl_slist_append(headers, line);
+
+	if (grown == NULL)
+		abort();
+	return grown;
+}
+
+static struct curl_slist *headers_make(const struct client *client, const struct exchange *exchange)
+{
+	struct curl_slist *headers = headers_add(NULL, "Expect:");
+	char line[64];
+
+	if (exchange->body != NULL)
+		headers = headers_add(headers, "Content-Type: application/json");
+	if (exchange->request == 0)
+		return headers;
+	(void)snprintf(line, sizeof(line), "Blix-Session: %" PRIu64, client->session);
+	headers = headers_add(headers, line);
+	(void)snprintf(line, sizeof(line), "Blix-Request: %" PRIu64, exchange->request);
+	return headers_add(headers, line);
+}
+
+/* The daemon holds a long poll for up to ?wait= by itself: libcurl's own limit comes after that. */
+static long transfer_ms(const struct client *client)
+{
+	uint64_t left = client_left_ms(client);
+	uint64_t most = LIMIT_WAIT + CALL_MS_MAX;
+
+	left = left < most ? left + 1 : most;
+	return (long)left;
+}
+
+static int curl_error(const struct client *client, CURLcode rc, bool *ret_connected,
+		      struct blix_error *err)
+{
+	const char *path = client->endpoints[client->current];
+	long sys = 0;
+
+	*ret_connected = rc != CURLE_COULDNT_CONNECT;
+	switch ((int)rc) {
+	case CURLE_COULDNT_CONNECT:
+		(void)curl_easy_getinfo(client->curl, CURLINFO_OS_ERRNO, &sys);
+		if (sys == EACCES || sys == EPERM) {
+			(void)blix_fail(err, BLIX_E_DENIED, "connect %s: permission denied", path);
+			blix_hint(err, "members of group blix may use it");
+			return -(int)BLIX_E_DENIED;
+		}
+		(void)blix_fail(err, BLIX_E_UNAVAILABLE, "no daemon answers at %s", path);
+		blix_hint(err, "is blixd running?");
+		return -(int)BLIX_E_UNAVAILABLE;
+	case CURLE_OPERATION_TIMEDOUT:
+		return blix_fail(err, BLIX_E_TIMEOUT, "%s did not answer in time", path);
+	case CURLE_ABORTED_BY_CALLBACK:
+		(void)blix_fail(err, BLIX_E_TIMEOUT, "interrupted");
+		blix_reason(err, "interrupted");
+		return -(int)BLIX_E_TIMEOUT;
+	case CURLE_WRITE_ERROR:
+		return blix_fail(err, BLIX_E_TOOBIG, "the answer is larger than %u MiB",
+				 (unsigned)(LIMIT_ANSWER >> 20));
+	default:
+		return blix_fail(err, BLIX_E_UNAVAILABLE, "%s: %s", path, curl_easy_strerror(rc));
+	}
+}
+
+/* One transfer over the current endpoint. *ret_connected says whether the daemon may have seen it.
+ */
+static int exchange_send(struct client *client, struct exchange *exchange, bool *ret_connected,
+			 struct blix_error *err)
+{
+	cleanup(freep)
+	char *url = xasprintf("http://blix%s", exchange->path);
+	CURL *curl = client->curl;
+	struct curl_slist *headers = headers_make(client, exchange);
+	CURLcode rc;
+
+	buf_clear(&exchange->answer);
+	exchange->next = 0;
+	exchange->ended = false;
+	must_set(curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH,
+				  client->endpoints[client->current]));
+	must_set(curl_easy_setopt(curl, CURLOPT_URL, url));
+	must_set(curl_easy_setopt(curl, CURLOPT_HTTPGET, 1L));
+	if (strcmp(exchange->method, "GET") != 0) {
+		must_set(curl_easy_setopt(curl, CURLOPT_POST, 1L));
+		must_set(curl_easy_setopt(curl, CURLOPT_POSTFIELDS,
+					  exchange->body != NULL ? exchange->body : ""));
+		must_set(curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE, -1L));
+	}
+	must_set(curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, exchange->method));
+	must_set(curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers));
+	must_set(curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, transfer_ms(client)));
+	must_set(curl_easy_setopt(curl, CURLOPT_WRITEDATA, exchange));
+	must_set(curl_easy_setopt(curl, CURLOPT_HEADERDATA, exchange));
+	rc = curl_easy_perform(curl);
+	must_set(curl_easy_setopt(curl, CURLOPT_HTTPHEADER, NULL));
+	curl_slist_free_all(headers);
+	if (rc != CURLE_OK)
+		return curl_error(client, rc, ret_connected, err);
+	*ret_connected = true;
+	(void)curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &exchange->status);
+	return 0;
+}
+
+/* What the daemon said instead of an answer. */
+static int answer_error(const struct exchange *exchange, struct blix_error *err)
+{
+	cleanup(json_freep)
+	cJSON *tree = NULL;
+	struct blix_error said;
+
+	(void)json_parse(exchange->answer.data != NULL ? exchange->answer.data : "",
+			 exchange->answer.len, &json_limits_request, &tree, NULL);
+	error_parse(tree, (int)exchange->status, &said);
+	if (err != NULL)
+		*err = said;
+	return -(int)said.code;
+}
+
+static bool is_unsettled(int rc)
+{
+	return rc == -(int)BLIX_E_UNKNOWN || rc == -(int)BLIX_E_NOLEADER ||
+	       rc == -(int)BLIX_E_BUSY || rc == -(int)BLIX_E_UNAVAILABLE;
+}
+
+/* Tries each endpoint once, from the current one on, until one can be connected. */
+static int exchange_round(struct client *client, struct exchange *exchange, bool *ret_connected,
+			  struct blix_error *err)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < client->n_endpoints; i++) {
+		rc = exchange_send(client, exchange, ret_connected, err);
+		if (rc == 0 && exchange->status >= 400)
+			rc = answer_error(exchange, err);
+		if (*ret_connected && rc != -(int)BLIX_E_UNAVAILABLE && rc != -(int)BLIX_E_NOLEADER)
+			return rc;
+		if (rc == -(int)BLIX_E_DENIED && client->n_endpoints == 1)
+			return rc;
+		client->reached = client->reached || *ret_connected;
+		client->current = (client->current + 1) % client->n_endpoints;
+	}
+	return rc;
+}
+
+static bool wait_backoff(const struct client *client, unsigned backoff_ms)
+{
+	(void)poll(NULL, 0, (int)backoff_ms);
+	return client->tick != NULL && client->tick(client->context);
+}
+
+/* Rounds with growing pauses until the outcome is settled. */
+static int exchange_run(struct client *client, struct exchange *exchange, struct blix_error *err)
+{
+	uint64_t left = client_left_ms(client);
+	uint64_t until = clock_boot_ms() + (left < SETTLE_MS ? left : SETTLE_MS);
+	unsigned backoff_ms = BACKOFF_MS_MIN;
+	int rc;
+
+	for (;;) {
+		bool connected = false;
+
+		rc = exchange_round(client, exchange, &connected, err);
+		client->reached = client->reached || connected;
+		if (!is_unsettled(rc) || !client->reached)
+			return rc;
+		if (clock_boot_ms() + backoff_ms >= until)
+			return rc;
+		if (wait_backoff(client, backoff_ms)) {
+			(void)blix_fail(err, BLIX_E_TIMEOUT, "interrupted");
+			blix_reason(err, "interrupted");
+			return -(int)BLIX_E_TIMEOUT;
+		}
+		backoff_ms = backoff_ms * 2 < BACKOFF_MS_MAX ? backoff_ms * 2 : BACKOFF_MS_MAX;
+	}
+}
+
+int client_call(struct client *client, const char *method, const char *path, const cJSON *body,
+		cJSON **ret_answer, struct blix_error *err)
+{
+	cleanup(freep)
+	char *text = body != NULL ? json_text(body) : NULL;
+	struct exchange exchange = {.method = method, .path = path, .body = text};
+	int rc;
+
+	if (strcmp(method, "GET") != 0)
+		exchange.request = ++client->request;
+	buf_init(&exchange.answer, LIMIT_ANSWER);
+	rc = exchange_run(client, &exchange, err);
+	if (rc == 0) {
+		rc = json_parse(exchange.answer.data != NULL ? exchange.answer.data : "",
+				exchange.answer.len, &json_limits_answer, ret_answer, err);
+		if (rc < 0) {
+			(void)blix_wrap(err, "the daemon's answer");
+			if (err != NULL)
+				err->code = BLIX_E_INTERNAL;
+			rc = -(int)BLIX_E_INTERNAL;
+		}
+	}
+	buf_done(&exchange.answer);
+	return rc;
+}
+
+int client_text(struct client *client, const char *path, struct buf *out, uint64_t *ret_next,
+		bool *ret_ended, struct blix_error *err)
+{
+	struct exchange exchange = {.method = "GET", .path = path};
+	int rc;
+
+	buf_init(&exchange.answer, LIMIT_ANSWER);
+	rc = exchange_run(client, &exchange, err);
+	if (rc == 0 && exchange.answer.len > 0 &&
+	    buf_add(out, exchange.answer.data, exchange.answer.len) < 0)
+		rc = blix_fail(err, BLIX_E_TOOBIG, "the log is larger than %zu bytes", out->cap);
+	if (rc == 0) {
+		*ret_next = exchange.next;
+		*ret_ended = exchange.ended;
+	}
+	buf_done(&exchange.answer);
+	return rc;
+}
+
+void client_escape(struct buf *out, const char *text)
+{
+	for (const char *p = text; *p != '\0'; p++) {
+		unsigned char c = (unsigned char)*p;
+		bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+			     (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.' || c == '~';
+
+		if (plain)
+			(void)buf_add(out, p, 1);
+		else
+			(void)buf_printf(out, "%%%02X", c);
+	}
+}

@@ -1,0 +1,49 @@
+/* A synchronous client of blixd: HTTP over Unix sockets, one connection that is reused.
+ *
+ * A mutation carries the client's session and the next request number. While the answer says that
+ * nothing is settled (outcome unknown, no leader, busy, connection lost) the same number is sent
+ * again, to the next socket, so that it happens once whatever was lost on the way; the client gives
+ * up after min(timeout, 10 s). Where no socket can be connected from the start it fails at once.
+ */
+#ifndef BLIX_CLIENT_CLIENT_H
+#define BLIX_CLIENT_CLIENT_H
+
+#include "base/json.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define CLIENT_TIMEOUT_NONE UINT64_MAX
+
+struct client;
+
+struct client_options {
+	const char *endpoints; /* "unix:PATH" or "PATH", several separated by commas */
+	uint64_t timeout_ms;   /* of the whole client, from client_open() on */
+	/* Called about once a second, and after each interrupted system call, while an answer is
+	 * awaited; true ends the call with -BLIX_E_TIMEOUT and reason "interrupted". May be NULL.
+	 */
+	bool (*tick)(void *context);
+	void *context;
+};
+
+int client_open(const struct client_options *options, struct client **ret, struct blix_error *err);
+void client_free(struct client *client); /* NULL is fine */
+void client_freep(struct client **client);
+
+/* `path` begins with "/v1/". body may be NULL. *ret_answer is the caller's (cJSON_Delete). An
+ * answer of 400 or above is the error that its body describes. */
+int client_call(struct client *client, const char *method, const char *path, const cJSON *body,
+		cJSON **ret_answer, struct blix_error *err);
+/* Bytes of a log. `ret_next` is the offset to go on from. */
+int client_text(struct client *client, const char *path, struct buf *out, uint64_t *ret_next,
+		bool *ret_ended, struct blix_error *err);
+/* What is left of timeout_ms; CLIENT_TIMEOUT_NONE when there is no limit. */
+uint64_t client_left_ms(const struct client *client);
+/* The number of the last mutation, for messages. */
+uint64_t client_request(const struct client *client);
+
+/* Appends `text` to a path or query, percent-encoded. */
+void client_escape(struct buf *out, const char *text);
+
+#endif
