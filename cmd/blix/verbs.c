@@ -1,0 +1,138 @@
+/* The one table of verbs: dispatch, help, completion and the check of the man pages read it. */
+#include "cli.h"
+
+#include "base/parse.h"
+
+#include <string.h>
+
+const struct option_row option_rows[OPTION_COUNT] = {
+#define X(key, name_, letter_, value_, text_)                                                      \
+	[OPTION_##key] = {.name = name_, .letter = letter_, .value = value_, .text = text_},
+	CLI_OPTIONS(X)
+#undef X
+};
+
+#define MANY        NAMES_MAX
+#define WITH_CHOICE (WITH(SELECTOR) | WITH(ALL))
+
+const struct verb verbs[] = {
+	{"vm", "create", NULL, "create VMs and wait until they run", "NAME... --flake REF[#ATTR]",
+         "blix vm create web --flake github:me/vms#web --memory 1GiB",
+         WITH(FLAKE) | WITH(CPUS) | WITH(MEMORY) | WITH(HYPERVISOR) | WITH(LABEL) | WITH(READY) |
+                 WITH(NODE) | WITH(STOPPED) | WITH(PLAIN) | WITH(DRY_RUN) | WITH(NO_WAIT) |
+                 WITH_COMMON,
+         1, MANY, OPERAND_NEW_VM, PATIENCE_WAIT, vm_create_run},
+	{"vm", "list", "ls", "list VMs", "", "blix vm list -l tier=web",
+         WITH(SELECTOR) | WITH_TABLE | WITH_COMMON, 0, 0, OPERAND_NONE, PATIENCE_CALL, vm_list_run},
+	{"vm", "show", NULL, "show VMs in full", "NAME...", "blix vm show web -o json", WITH_COMMON,
+         1, MANY, OPERAND_VM, PATIENCE_CALL, vm_show_run},
+	{"vm", "start", NULL, "start VMs and wait until they run", "NAME...", "blix vm start web",
+         WITH_CHOICE | WITH(NO_WAIT) | WITH_COMMON, 0, MANY, OPERAND_VM, PATIENCE_WAIT,
+         vm_start_run},
+	{"vm", "stop", NULL, "shut VMs down and wait until they have stopped", "NAME...",
+         "blix vm stop web --grace 2m",
+         WITH(GRACE) | WITH(FORCE) | WITH_CHOICE | WITH(NO_WAIT) | WITH_COMMON, 0, MANY, OPERAND_VM,
+         PATIENCE_WAIT, vm_stop_run},
+	{"vm", "restart", NULL, "stop and start VMs, and wait until they run", "NAME...",
+         "blix vm restart -l tier=web",
+         WITH(GRACE) | WITH(FORCE) | WITH_CHOICE | WITH(NO_WAIT) | WITH_COMMON, 0, MANY, OPERAND_VM,
+         PATIENCE_WAIT, vm_restart_run},
+	{"vm", "delete", "rm", "stop and delete VMs, and wait until they are gone", "NAME...",
+         "blix vm delete web",
+         WITH(GRACE) | WITH(FORCE) | WITH_CHOICE | WITH(YES) | WITH(NO_WAIT) | WITH_COMMON, 0, MANY,
+         OPERAND_VM, PATIENCE_WAIT, vm_delete_run},
+	{"vm", "logs", NULL, "print the console of a VM", "NAME", "blix vm logs web -f --tail 20",
+         WITH(FOLLOW) | WITH(TAIL) | WITH(ENDPOINT) | WITH(TIMEOUT) | WITH(QUIET) | WITH(HELP), 1,
+         1, OPERAND_VM, PATIENCE_NONE, vm_logs_run},
+	{"vm", "events", NULL, "what happened to VMs, or to one", "[NAME]", "blix vm events web -f",
+         WITH(FOLLOW) | WITH_TABLE | WITH_COMMON, 0, 1, OPERAND_VM, PATIENCE_NONE, vm_events_run},
+	{"vm", "why", NULL, "say why a VM is in its phase and where it fits", "NAME",
+         "blix vm why web", WITH_COMMON, 1, 1, OPERAND_VM, PATIENCE_CALL, vm_why_run},
+	{"", "wait", NULL, "wait until a condition of a VM holds", "vm/NAME --for=CONDITION",
+         "blix wait vm/web --for=ready --timeout 2m", WITH(FOR) | WITH_COMMON, 1, 1,
+         OPERAND_CONDITION_VM, PATIENCE_WAIT, wait_run},
+	{"node", "list", "ls", "list nodes", "", "blix node list", WITH_TABLE | WITH_COMMON, 0, 0,
+         OPERAND_NONE, PATIENCE_CALL, node_list_run},
+	{"node", "show", NULL, "show nodes in full", "NAME...", "blix node show n1", WITH_COMMON, 1,
+         MANY, OPERAND_NODE, PATIENCE_CALL, node_show_run},
+	{"cluster", "status", NULL, "show servers, leader and quorum", "", "blix cluster status",
+         WITH_COMMON, 0, 0, OPERAND_NONE, PATIENCE_CALL, cluster_status_run},
+	{"", "status", NULL, "cluster, nodes, VMs and problems on one screen", "", "blix status",
+         WITH_COMMON, 0, 0, OPERAND_NONE, PATIENCE_CALL, status_run},
+	{"", "version", NULL, "print the versions of blix and blixd", "", "blix version",
+         WITH_COMMON, 0, 0, OPERAND_NONE, PATIENCE_CALL, version_run},
+	{"", "help", NULL, "explain a verb, exit-codes, config or output", "[TOPIC...]",
+         "blix help vm create", WITH(ALL) | WITH(HELP), 0, 2, OPERAND_TOPIC, PATIENCE_CALL,
+         help_run},
+	{"", "completion", NULL, "print a completion script", "bash|zsh|fish",
+         "blix completion bash > /etc/bash_completion.d/blix", WITH(HELP), 1, 1, OPERAND_SHELL,
+         PATIENCE_CALL, completion_run},
+};
+const size_t n_verbs = array_size(verbs);
+
+bool verb_is_noun(const char *word)
+{
+	for (size_t i = 0; i < n_verbs; i++) {
+		if (word[0] != '\0' && strcmp(verbs[i].noun, word) == 0)
+			return true;
+	}
+	return false;
+}
+
+static bool is_called(const struct verb *verb, const char *word)
+{
+	return strcmp(verb->verb, word) == 0 ||
+	       (verb->alias != NULL && strcmp(verb->alias, word) == 0);
+}
+
+static void nearer(const char *candidate, const char *word, const char **near, unsigned *distance)
+{
+	unsigned d = parse_distance(candidate, word);
+
+	if (candidate[0] == '\0' || d >= *distance)
+		return;
+	*near = candidate;
+	*distance = d;
+}
+
+static void unknown_word(const char *noun, const char *word, struct blix_error *err)
+{
+	const char *near = NULL;
+	unsigned distance = 3;
+
+	for (size_t i = 0; i < n_verbs; i++) {
+		if (noun[0] == '\0')
+			nearer(verbs[i].noun, word, &near, &distance);
+		if (strcmp(verbs[i].noun, noun) == 0)
+			nearer(verbs[i].verb, word, &near, &distance);
+	}
+	(void)blix_fail(err, BLIX_E_INVALID, "unknown %s '%.64s'",
+	                noun[0] == '\0' ? "command" : "verb", word);
+	blix_reason(err, "unknown-verb");
+	if (near != NULL)
+		blix_hint(err, "did you mean 'blix %s%s%s'?", noun, noun[0] != '\0' ? " " : "",
+		          near);
+	else
+		blix_hint(err, "'blix help%s%s' lists what there is", noun[0] != '\0' ? " " : "",
+		          noun);
+}
+
+const struct verb *verb_find(char *const words[], size_t n, size_t *ret_words,
+                             struct blix_error *err)
+{
+	bool noun = verb_is_noun(words[0]);
+
+	if (noun && n < 2) {
+		(void)blix_fail(err, BLIX_E_INVALID, "'%s' needs a verb", words[0]);
+		blix_hint(err, "'blix help %s' lists them", words[0]);
+		return NULL;
+	}
+	*ret_words = noun ? 2 : 1;
+	for (size_t i = 0; i < n_verbs; i++) {
+		if (strcmp(verbs[i].noun, noun ? words[0] : "") == 0 &&
+		    is_called(&verbs[i], words[noun ? 1 : 0]))
+			return &verbs[i];
+	}
+	unknown_word(noun ? words[0] : "", words[noun ? 1 : 0], err);
+	return NULL;
+}

@@ -1,0 +1,185 @@
+/* blix vm create: the spec is filled and checked here, so that mistakes die before the network. */
+#include "cli.h"
+
+#include "client/nix.h"
+#include "core/object_json.h"
+#include "table.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+/* A bare word that names a directory was meant as a path. */
+static void hint_path(const char *flake, struct blix_error *err)
+{
+	struct stat st;
+
+	if (err->hint[0] == '\0' && stat(flake, &st) == 0 && S_ISDIR(st.st_mode))
+		blix_hint(err, "for the directory write './%.160s'", flake);
+}
+
+/* The flake of --flake, locked when it is on this disk, and its attribute ("" none). */
+static int flake_take(struct cli *cli, struct vm_spec *spec, struct blix_error *err)
+{
+	const char *text = cli->arguments.values[OPTION_FLAKE];
+	const char *hash = strchr(text, '#');
+	cleanup(freep)
+	char *flake = hash != NULL ? xstrndup(text, (size_t)(hash - text)) : xstrdup(text);
+	cleanup(freep)
+	char *locked = NULL;
+	int rc;
+
+	if (hash != NULL && hash[1] == '\0')
+		return blix_fail(err, BLIX_E_INVALID, "--flake: nothing follows the '#'");
+	xreplace(&spec->attr, hash != NULL ? hash + 1 : "");
+	if (nix_is_local(flake[0] != '\0' ? flake : ".")) {
+		talk_note(cli, "locking %s", flake[0] != '\0' ? flake : ".");
+		rc = nix_lock(flake[0] != '\0' ? flake : ".", cli->settings.timeout_ms, &locked,
+		              err);
+		if (rc < 0)
+			return rc;
+		xreplace(&spec->flake, locked);
+		return 0;
+	}
+	rc = vm_flake_check(flake, err);
+	if (rc < 0) {
+		hint_path(flake, err);
+		return blix_wrap(err, "--flake");
+	}
+	xreplace(&spec->flake, flake);
+	return 0;
+}
+
+static int spec_fill(struct cli *cli, struct vm_spec *spec, struct blix_error *err)
+{
+	const struct arguments *arguments = &cli->arguments;
+	const char *const *values = arguments->values;
+
+	spec->cpus = arguments->cpus;
+	spec->memory_bytes = arguments->memory_bytes;
+	if (given(cli, OPTION_HYPERVISOR))
+		xreplace(&spec->hypervisor, values[OPTION_HYPERVISOR]);
+	if (given(cli, OPTION_READY))
+		xreplace(&spec->ready, values[OPTION_READY]);
+	if (given(cli, OPTION_NODE))
+		xreplace(&spec->node, values[OPTION_NODE]);
+	spec->plain = given(cli, OPTION_PLAIN);
+	if (given(cli, OPTION_STOPPED))
+		spec->power = VM_POWER_STOPPED;
+	for (size_t i = 0; i < arguments->labels.n; i++) {
+		int rc = labels_set(&spec->labels, arguments->labels.items[i].key,
+		                    arguments->labels.items[i].value, err);
+
+		if (rc < 0)
+			return rc;
+	}
+	return flake_take(cli, spec, err);
+}
+
+/* Checks the spec as `name` would have it and makes the request's body. */
+static int body_make(const struct vm_spec *common, const char *name, cJSON **ret,
+                     struct blix_error *err)
+{
+	struct vm_spec spec;
+	int rc;
+
+	vm_spec_copy(&spec, common);
+	if (spec.attr[0] == '\0')
+		xreplace(&spec.attr, name);
+	rc = vm_spec_check(&spec, err);
+	if (rc == 0)
+		*ret = vm_create_json(name, &spec);
+	vm_spec_done(&spec);
+	return rc;
+}
+
+static int create_one(struct cli *cli, const struct vm_spec *common, const char *name, cJSON **ret,
+                      struct blix_error *err)
+{
+	cleanup(json_freep)
+	cJSON *body = NULL;
+	struct client *client;
+	int rc = body_make(common, name, &body, err);
+
+	if (rc < 0)
+		return rc;
+	client = cli_client(cli, err);
+	if (client == NULL)
+		return -(int)err->code;
+	return client_call(client, "POST",
+	                   given(cli, OPTION_DRY_RUN) ? "/v1/vms?dryRun=true" : "/v1/vms", body,
+	                   ret, err);
+}
+
+static int print_dry(struct cli *cli, cJSON **objects, size_t n, int code)
+{
+	bool text = cli->settings.output == OUTPUT_TABLE || cli->settings.output == OUTPUT_WIDE;
+
+	for (size_t i = 0; i < n && text; i++) {
+		const char *node = text_at(objects[i], "status.node");
+
+		(void)printf("vm %s: would be created%s%s\n", text_at(objects[i], "metadata.name"),
+		             node[0] != '\0' ? " on " : "", node);
+	}
+	if (n > 0 && cli->settings.output == OUTPUT_NAME) {
+		for (size_t i = 0; i < n; i++)
+			(void)printf("%s\n", text_at(objects[i], "metadata.name"));
+	} else if (n > 0 && !text) {
+		print_objects(cli, "VMList", (const cJSON *const *)objects, n);
+	}
+	for (size_t i = 0; i < n; i++)
+		cJSON_Delete(objects[i]);
+	return code != 0 ? code : cli_flush(cli);
+}
+
+static enum condition condition_wanted(const struct cli *cli)
+{
+	if (given(cli, OPTION_STOPPED))
+		return CONDITION_STOPPED;
+	return given(cli, OPTION_READY) ? CONDITION_READY : CONDITION_RUNNING;
+}
+
+static int create_all(struct cli *cli, const struct vm_spec *spec)
+{
+	size_t n = cli->arguments.n_names, n_objects = 0;
+	cleanup(freep)
+	cJSON **objects = xcalloc(n + 1, sizeof(cJSON *));
+	struct blix_error err;
+	int code = 0;
+
+	cli_catch_interrupt();
+	for (size_t i = 0; i < n && !cli_interrupted(); i++) {
+		const char *name = cli->arguments.names[i];
+		int failed = 0;
+
+		if (create_one(cli, spec, name, &objects[n_objects], &err) == 0)
+			n_objects++;
+		else
+			failed = talk_error(cli, "vm", name, &err);
+		code = code != 0 ? code : failed;
+		if (failed == blix_code_info(BLIX_E_UNAVAILABLE)->exit)
+			break;
+	}
+	if (given(cli, OPTION_DRY_RUN))
+		return print_dry(cli, objects, n_objects, code);
+	return action_finish(cli, objects, n_objects, condition_wanted(cli), code);
+}
+
+int vm_create_run(struct cli *cli)
+{
+	struct vm_spec spec;
+	struct blix_error err;
+	int code;
+
+	if (!given(cli, OPTION_FLAKE)) {
+		(void)blix_fail(&err, BLIX_E_INVALID, "'blix vm create' needs --flake REF[#ATTR]");
+		blix_hint(&err, "for example: %s", cli->verb->example);
+		return talk_error(cli, NULL, NULL, &err);
+	}
+	vm_spec_init(&spec);
+	if (spec_fill(cli, &spec, &err) < 0)
+		code = talk_error(cli, NULL, NULL, &err);
+	else
+		code = create_all(cli, &spec);
+	vm_spec_done(&spec);
+	return code;
+}

@@ -1,0 +1,86 @@
+/* blix vm events: a table of what is known, and with -f a line for each that comes. */
+#include "cli.h"
+#include "table.h"
+
+#include <inttypes.h>
+
+static const struct column columns[] = {
+	{"time", "TIME", "time", NULL, COLUMN_TIME, false},
+	{"kind", "KIND", "kind", NULL, COLUMN_TEXT, false},
+	{"name", "NAME", "name", NULL, COLUMN_TEXT, false},
+	{"reason", "REASON", "reason", NULL, COLUMN_TEXT, false},
+	{"message", "MESSAGE", "message", NULL, COLUMN_TEXT, false},
+	{"revision", "REVISION", "revision", NULL, COLUMN_NUMBER, true},
+	{"uid", "UID", "uid", NULL, COLUMN_TEXT, true},
+};
+static const struct table table = {"EventList", columns, array_size(columns)};
+
+static int fetch(struct cli *cli, const char *wait, uint64_t revision, cJSON **ret,
+                 struct blix_error *err)
+{
+	const char *name = cli->arguments.n_names > 0 ? cli->arguments.names[0] : NULL;
+
+	return cli_get(cli, ret, err, "/v1/events?revision=%" PRIu64 "%s%s%s", revision, wait,
+	               name != NULL ? "&name=" : "", name != NULL ? name : "");
+}
+
+static void print_line(struct cli *cli, const cJSON *event)
+{
+	static const char *const paths[] = {"time", "kind", "name", "reason", "message"};
+
+	if (cli->settings.output == OUTPUT_JSON || cli->settings.output == OUTPUT_JSONL) {
+		print_json(event, true);
+		return;
+	}
+	for (size_t i = 0; i < array_size(paths); i++) {
+		cleanup(freep)
+		char *text = clean_text(text_at(event, paths[i]));
+
+		(void)printf("%s%s", i > 0 ? "  " : "", text);
+	}
+	(void)fputc('\n', stdout);
+}
+
+static int follow(struct cli *cli, uint64_t revision, struct blix_error *err)
+{
+	for (;;) {
+		cleanup(json_freep)
+		cJSON *list = NULL;
+		const cJSON *event;
+		int rc = fetch(cli, "&wait=30s", revision, &list, err);
+
+		if (rc < 0)
+			return rc;
+		cJSON_ArrayForEach (event, at(list, "items"))
+			print_line(cli, event);
+		if (u64_at(list, "revision") > revision)
+			revision = u64_at(list, "revision");
+		if (fflush(stdout) != 0)
+			return 0;
+	}
+}
+
+int vm_events_run(struct cli *cli)
+{
+	cleanup(json_freep)
+	cJSON *list = NULL;
+	struct blix_error err;
+	int code = 0;
+
+	if (table_check(cli, &table, &err) < 0 || fetch(cli, "", 0, &list, &err) < 0)
+		return talk_error(cli, NULL, NULL, &err);
+	if (!given(cli, OPTION_FOLLOW) || cli->settings.output < OUTPUT_JSON) {
+		code = table_print(cli, &table, at(list, "items"));
+	} else {
+		const cJSON *event;
+
+		cJSON_ArrayForEach (event, at(list, "items"))
+			print_line(cli, event);
+	}
+	if (code != 0 || !given(cli, OPTION_FOLLOW))
+		return code;
+	(void)fflush(stdout);
+	if (follow(cli, u64_at(list, "revision"), &err) < 0)
+		return talk_error(cli, NULL, NULL, &err);
+	return cli_flush(cli);
+}

@@ -1,0 +1,155 @@
+/* blix vm show: blocks of fields for people, the objects as they are for programs. */
+#include "cli.h"
+#include "table.h"
+
+#include "base/parse.h"
+
+#include <inttypes.h>
+
+static void show_size(const char *label, const cJSON *object, const char *path)
+{
+	char text[32];
+
+	if (at(object, path) == NULL)
+		return;
+	format_size(text, sizeof(text), u64_at(object, path));
+	print_field(label, text);
+}
+
+static void show_number(const char *label, const cJSON *object, const char *path)
+{
+	if (at(object, path) != NULL)
+		print_fieldf(label, "%" PRIu64, u64_at(object, path));
+}
+
+static void show_labels(const cJSON *object)
+{
+	static const struct column column = {"labels",      "",   "metadata.labels", NULL,
+	                                     COLUMN_LABELS, false};
+	cleanup(freep)
+	char *text = column_text(&column, object, 0);
+
+	if (at(object, "metadata.labels") != NULL)
+		print_field("labels", text);
+}
+
+static void show_spec(const cJSON *object)
+{
+	print_fieldf("flake", "%s#%s", text_at(object, "spec.flake"), text_at(object, "spec.attr"));
+	print_field("wanted", text_at(object, "spec.powerState"));
+	print_field("ready when", text_at(object, "spec.ready"));
+	print_field("only on node", text_at(object, "spec.node"));
+	if (true_at(object, "spec.plain"))
+		print_field("plain", "yes");
+	show_labels(object);
+}
+
+static const char *first_path(const cJSON *object, const char *path, const char *path2)
+{
+	return at(object, path) != NULL ? path : path2;
+}
+
+static void show_system(const cJSON *object)
+{
+	show_number("cpus", object, first_path(object, "status.resolved.cpus", "spec.cpus"));
+	show_size("memory", object,
+	          first_path(object, "status.resolved.memoryBytes", "spec.memoryBytes"));
+	print_field("hypervisor", text_at(object, first_path(object, "status.resolved.hypervisor",
+	                                                     "spec.hypervisor")));
+	show_number("volumes", object, "status.resolved.volumes");
+	show_number("shares", object, "status.resolved.shares");
+	show_number("devices", object, "status.resolved.devices");
+	if (true_at(object, "status.pinned"))
+		print_field("pinned", "yes: data in its directory ties it to its node");
+	print_field("runner", text_at(object, "status.runner"));
+	show_number("pid", object, "status.pid");
+	print_field("started", text_at(object, "status.startedAt"));
+	show_number("restarts", object, "status.restarts");
+	show_number("exit code", object, "status.exitCode");
+}
+
+static void show_timings(const cJSON *object)
+{
+	static const struct {
+		const char *label, *path;
+	} steps[] = {{"queue", "status.timings.queueMs"},
+	             {"resolve", "status.timings.resolveMs"},
+	             {"build", "status.timings.buildMs"},
+	             {"start", "status.timings.startMs"},
+	             {"ready", "status.timings.readyMs"}};
+	struct buf line;
+
+	buf_init(&line, 512);
+	for (size_t i = 0; i < array_size(steps); i++) {
+		uint64_t ms = u64_at(object, steps[i].path);
+		char text[32];
+
+		format_duration(text, sizeof(text), ms);
+		if (at(object, steps[i].path) != NULL && ms > 0)
+			(void)buf_printf(&line, "%s%s %s", line.len > 0 ? ", " : "", steps[i].label,
+			                 text);
+	}
+	print_field("timings", line.data != NULL ? line.data : "");
+	buf_done(&line);
+}
+
+static void show_vm(const cJSON *object)
+{
+	(void)printf("vm %s\n", text_at(object, "metadata.name"));
+	print_fieldf("phase", "%s%s since %s", text_at(object, "status.phase"),
+	             true_at(object, "status.ready") ? ", ready," : "",
+	             text_at(object, "status.phaseSince"));
+	print_field("reason", text_at(object, "status.reason"));
+	print_field("message", text_at(object, "status.message"));
+	print_field("node", text_at(object, "status.node"));
+	show_system(object);
+	show_timings(object);
+	show_spec(object);
+	print_field("uid", text_at(object, "metadata.uid"));
+	print_fieldf("version", "%" PRIu64 " (revision %" PRIu64 ", epoch %" PRIu64 ")",
+	             u64_at(object, "metadata.version"), u64_at(object, "metadata.revision"),
+	             u64_at(object, "status.epoch"));
+	print_field("created", text_at(object, "metadata.createdAt"));
+}
+
+static void print_vms(struct cli *cli, cJSON **objects, size_t n)
+{
+	if (cli->settings.output == OUTPUT_JSON || cli->settings.output == OUTPUT_JSONL) {
+		print_objects(cli, "VMList", (const cJSON *const *)objects, n);
+		return;
+	}
+	for (size_t i = 0; i < n; i++) {
+		if (cli->settings.output == OUTPUT_NAME) {
+			(void)printf("%s\n", text_at(objects[i], "metadata.name"));
+			continue;
+		}
+		if (i > 0)
+			(void)fputc('\n', stdout);
+		show_vm(objects[i]);
+	}
+}
+
+int vm_show_run(struct cli *cli)
+{
+	size_t n = 0, wanted = cli->arguments.n_names;
+	cleanup(freep)
+	cJSON **objects = xcalloc(wanted + 1, sizeof(cJSON *));
+	struct blix_error err;
+	int code = 0;
+
+	for (size_t i = 0; i < wanted; i++) {
+		const char *name = cli->arguments.names[i];
+
+		if (cli_get(cli, &objects[n], &err, "/v1/vms/%s", name) == 0)
+			n++;
+		else
+			code = talk_error(cli, "vm", name, &err);
+		if (code == blix_code_info(BLIX_E_UNAVAILABLE)->exit)
+			break;
+	}
+	if (n > 0)
+		print_vms(cli, objects, n);
+	for (size_t i = 0; i < n; i++)
+		cJSON_Delete(objects[i]);
+	return code != 0 ? code : cli_flush(cli);
+}

@@ -1,0 +1,200 @@
+/* Waiting for a condition of one VM by long polls.
+ *
+ * Happy path: the object that a mutation gave (or a first GET) is judged, then GET with its
+ * revision returns whenever it changed, until the condition holds. It ends early when the condition
+ * cannot come any more, when the time is up (124, or 10 for a VM that runs but is not ready), and
+ * by Ctrl-C, which only detaches. */
+#include "cli.h"
+
+#include "base/parse.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#define POLL_MS 30000 /* of one long poll; a proxy or a dead peer shows itself this soon */
+
+static const char *const condition_names[CONDITION_COUNT] = {"running", "ready", "stopped",
+                                                             "deleted"};
+
+const char *condition_name(enum condition condition)
+{
+	return condition_names[condition];
+}
+
+int condition_find(const char *name, enum condition *ret, struct blix_error *err)
+{
+	for (size_t i = 0; i < CONDITION_COUNT; i++) {
+		if (strcmp(condition_names[i], name) == 0) {
+			*ret = (enum condition)i;
+			return 0;
+		}
+	}
+	return blix_fail(err, BLIX_E_INVALID,
+	                 "'%.64s' is none of running, ready, stopped and deleted", name);
+}
+
+static bool phase_is(const cJSON *object, const char *phase)
+{
+	return strcmp(text_at(object, "status.phase"), phase) == 0;
+}
+
+static bool is_ready(const cJSON *object)
+{
+	if (!phase_is(object, "Running"))
+		return false;
+	return true_at(object, "status.ready") || text_at(object, "spec.ready")[0] == '\0';
+}
+
+static bool holds(const struct watch *watch)
+{
+	switch (watch->condition) {
+	case CONDITION_RUNNING:
+		return phase_is(watch->object, "Running");
+	case CONDITION_READY:
+		return is_ready(watch->object);
+	case CONDITION_STOPPED:
+		return phase_is(watch->object, "Stopped");
+	case CONDITION_DELETED:
+	case CONDITION_COUNT:
+		break;
+	}
+	return false;
+}
+
+/* The error that the object's status tells; `otherwise` when it has no code. */
+static int status_error(const struct watch *watch, enum blix_code otherwise, struct blix_error *err)
+{
+	const char *slug = text_at(watch->object, "status.code");
+	const char *message = text_at(watch->object, "status.message");
+	enum blix_code code = slug[0] != '\0' ? blix_code_find(slug) : otherwise;
+
+	(void)blix_fail(err, code, "%s", message[0] != '\0' ? message : blix_code_info(code)->text);
+	blix_reason(err, text_at(watch->object, "status.reason"));
+	if (code == BLIX_E_START || code == BLIX_E_NOTREADY)
+		blix_hint(err, "'blix vm logs %s' shows its console", watch->name);
+	else if (code != BLIX_E_IMAGE)
+		blix_hint(err, "'blix vm why %s' says more", watch->name);
+	return -(int)code;
+}
+
+static bool is_unplaceable(const cJSON *object)
+{
+	return phase_is(object, "Pending") &&
+	       (strcmp(text_at(object, "status.reason"), "unplaceable") == 0 ||
+	        strcmp(text_at(object, "status.code"), "unplaceable") == 0);
+}
+
+/* 0, or why the condition cannot come any more. */
+static int judge(const struct watch *watch, struct blix_error *err)
+{
+	bool up = watch->condition == CONDITION_RUNNING || watch->condition == CONDITION_READY;
+
+	if (watch->condition == CONDITION_DELETED)
+		return 0;
+	if (phase_is(watch->object, "Deleting"))
+		return blix_fail(err, BLIX_E_REFUSED, "it is being deleted");
+	if (phase_is(watch->object, "Failed"))
+		return status_error(watch, BLIX_E_START, err);
+	if (up && is_unplaceable(watch->object))
+		return status_error(watch, BLIX_E_NOROOM, err);
+	if (up && watch->begun && phase_is(watch->object, "Stopped")) {
+		if (text_at(watch->object, "status.code")[0] != '\0')
+			return status_error(watch, BLIX_E_START, err);
+		(void)blix_fail(
+			err, BLIX_E_START, "it stopped before it was %s (exit code %" PRIu64 ")",
+			condition_name(watch->condition), u64_at(watch->object, "status.exitCode"));
+		blix_hint(err, "'blix vm logs %s' shows its console", watch->name);
+		return -(int)BLIX_E_START;
+	}
+	return 0;
+}
+
+static int timed_out(const struct watch *watch, struct blix_error *err)
+{
+	const char *phase = text_at(watch->object, "status.phase");
+
+	if (watch->condition == CONDITION_READY && phase_is(watch->object, "Running")) {
+		(void)blix_fail(err, BLIX_E_NOTREADY, "it runs but is not ready in time");
+		blix_hint(err, "'blix vm logs %s' shows its console", watch->name);
+		return -(int)BLIX_E_NOTREADY;
+	}
+	(void)blix_fail(err, BLIX_E_TIMEOUT, "still %s when the time was up; the work continues",
+	                phase[0] != '\0' ? phase : "not there");
+	blix_hint(err, "wait again with 'blix wait vm/%s --for=%s'", watch->name,
+	          condition_name(watch->condition));
+	return -(int)BLIX_E_TIMEOUT;
+}
+
+static int detached(const struct watch *watch, struct blix_error *err)
+{
+	(void)blix_fail(err, BLIX_E_TIMEOUT, "detached; the work continues");
+	blix_reason(err, "interrupted");
+	blix_hint(err, "wait again with 'blix wait vm/%s --for=%s'", watch->name,
+	          condition_name(watch->condition));
+	return -(int)BLIX_E_TIMEOUT;
+}
+
+/* Fetches the object once it is newer than the one held, or after a while. */
+static int fetch_next(struct cli *cli, struct watch *watch, struct blix_error *err)
+{
+	uint64_t left = cli->client != NULL ? client_left_ms(cli->client) : POLL_MS;
+	cJSON *next = NULL;
+	int rc;
+
+	if (watch->object == NULL)
+		rc = cli_get(cli, &next, err, "/v1/vms/%s", watch->name);
+	else
+		rc = cli_get(cli, &next, err, "/v1/vms/%s?revision=%" PRIu64 "&wait=%" PRIu64 "ms",
+		             watch->name, u64_at(watch->object, "metadata.revision"),
+		             left < POLL_MS ? left : POLL_MS);
+	if (rc < 0)
+		return rc;
+	if (watch->object != NULL &&
+	    strcmp(text_at(next, "metadata.uid"), text_at(watch->object, "metadata.uid")) != 0) {
+		cJSON_Delete(next);
+		return blix_fail(err, BLIX_E_NOTFOUND, "it was deleted, another has its name now");
+	}
+	cJSON_Delete(watch->object);
+	watch->object = next;
+	return 0;
+}
+
+static void drop_object(struct watch *watch)
+{
+	cJSON_Delete(watch->object);
+	watch->object = NULL;
+}
+
+static int poll_once(struct cli *cli, struct watch *watch, struct blix_error *err)
+{
+	int rc = fetch_next(cli, watch, err);
+
+	if (cli_interrupted())
+		return detached(watch, err);
+	if (rc == -(int)BLIX_E_TIMEOUT)
+		return timed_out(watch, err);
+	if (rc == -(int)BLIX_E_NOTFOUND && watch->condition == CONDITION_DELETED)
+		drop_object(watch);
+	return rc;
+}
+
+int watch_run(struct cli *cli, struct watch *watch, struct blix_error *err)
+{
+	int rc = 0;
+
+	cli_catch_interrupt();
+	if (watch->object == NULL)
+		rc = poll_once(cli, watch, err);
+	while (rc == 0) {
+		if (holds(watch))
+			return 0;
+		rc = judge(watch, err);
+		if (rc < 0)
+			return rc;
+		talk_phase(cli, watch->name, text_at(watch->object, "status.phase"));
+		if (cli->client != NULL && client_left_ms(cli->client) == 0)
+			return timed_out(watch, err);
+		rc = poll_once(cli, watch, err);
+	}
+	return rc == -(int)BLIX_E_NOTFOUND && watch->condition == CONDITION_DELETED ? 0 : rc;
+}
