@@ -7,6 +7,7 @@
 
 #include <inttypes.h>
 #include <libsmartcols.h>
+#include <locale.h>
 #include <stdarg.h>
 #include <string.h>
 
@@ -157,9 +158,6 @@ char *column_text(const struct column *column, const cJSON *object, uint64_t now
 	if (item == NULL)
 		return xstrdup(column->kind == COLUMN_BOOL ? "no" : "-");
 	raw = scalar_text(column->kind, item, now_ms);
-	if (column->kind != COLUMN_TEXT && column->kind != COLUMN_LABELS &&
-	    column->kind != COLUMN_LIST)
-		return raw;
 	/* A table has one line per object. */
 	raw[strcspn(raw, "\n")] = '\0';
 	clean = clean_text(raw);
@@ -227,6 +225,10 @@ static void print_table(struct cli *cli, const struct table *table, const cJSON 
 		abort();
 	must(scols_table_enable_noheadings(out, given(cli, OPTION_NO_HEADERS)));
 	must(scols_table_enable_colors(out, cli->colour));
+	/* The cells are clean already; encoding again would spoil UTF-8 under LC_ALL=C. */
+	must(scols_table_enable_noencoding(out, 1));
+	if (cli->out_is_terminal)
+		(void)setlocale(LC_CTYPE, ""); /* widths of characters */
 	if (!cli->out_is_terminal)
 		must(scols_table_set_termforce(out, SCOLS_TERMFORCE_NEVER));
 	for (size_t i = 0; i < n; i++) {

@@ -36,12 +36,24 @@ void print_clean(FILE *file, const char *text, size_t n)
 	}
 }
 
+static bool is_clean(const char *text, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (control_length((const unsigned char *)text + i, n - i) != 0)
+			return false;
+	}
+	return true;
+}
+
 char *clean_text(const char *text)
 {
 	char *out = NULL;
 	size_t n = 0;
-	FILE *file = open_memstream(&out, &n);
+	FILE *file;
 
+	if (is_clean(text, strlen(text)))
+		return xstrdup(text);
+	file = open_memstream(&out, &n);
 	if (file == NULL)
 		abort();
 	print_clean(file, text, strlen(text));

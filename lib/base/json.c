@@ -27,6 +27,8 @@ static size_t utf8_length(const unsigned char *p, size_t n)
 	             {0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4},
 	             {0xf4, 0xf4, 0x80, 0x8f, 4}};
 
+	if (p[0] < 0x80)
+		return 1; /* nearly all of a large answer */
 	for (size_t i = 0; i < array_size(forms); i++) {
 		if (p[0] < forms[i].first_min || p[0] > forms[i].first_max)
 			continue;
