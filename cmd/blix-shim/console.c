@@ -15,9 +15,9 @@ static int console_reopen(struct console *c)
 {
 	struct stat st;
 	int fd = openat(c->dirfd, c->name,
-			O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY |
-				O_CLOEXEC,
-			0640);
+	                O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY |
+	                        O_CLOEXEC,
+	                0640);
 
 	if (fd < 0)
 		return -errno;

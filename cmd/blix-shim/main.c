@@ -126,7 +126,7 @@ int main(int argc, char **argv)
 		{"run", OPTION_RUN, "DIR", 0, "Directory of alive, status.json and exit.json", 0},
 		{"console", OPTION_CONSOLE, "FILE", 0, "Append what PROGRAM prints to FILE", 0},
 		{"console-max", OPTION_MAX, "BYTES", 0,
-		 "Keep at most BYTES in FILE and FILE.1 (8388608)", 0},
+	         "Keep at most BYTES in FILE and FILE.1 (8388608)", 0},
 		{"uid", OPTION_UID, "UID", 0, "Written to status.json", 0},
 		{"epoch", OPTION_EPOCH, "N", 0, "Written to status.json", 0},
 		{"chdir", OPTION_CHDIR, "DIR", 0, "Start PROGRAM in DIR", 0},

@@ -57,7 +57,7 @@ static void add_text(struct buf *b, const char *text)
 }
 
 int record_status(int run, const struct shim_options *options, const struct record *program,
-		  struct blix_error *err)
+                  struct blix_error *err)
 {
 	cleanup(buf_done)
 	struct buf b;
@@ -70,11 +70,11 @@ int record_status(int run, const struct shim_options *options, const struct reco
 	(void)buf_add_string(&b, "{\"uid\":");
 	add_text(&b, options->uid);
 	(void)buf_printf(&b,
-			 ",\"epoch\":%" PRIu64 ",\"shimPid\":%d,\"shimStartTime\":%" PRIu64
-			 ",\"pid\":%d,\"startTime\":%" PRIu64 ",\"bootId\":\"%s\""
-			 ",\"startedAt\":%" PRIu64 ",\"program\":",
-			 options->epoch, (int)getpid(), shim_start, (int)program->pid,
-			 program->start_time, clock_boot_id(), clock_wall_ms());
+	                 ",\"epoch\":%" PRIu64 ",\"shimPid\":%d,\"shimStartTime\":%" PRIu64
+	                 ",\"pid\":%d,\"startTime\":%" PRIu64 ",\"bootId\":\"%s\""
+	                 ",\"startedAt\":%" PRIu64 ",\"program\":",
+	                 options->epoch, (int)getpid(), shim_start, (int)program->pid,
+	                 program->start_time, clock_boot_id(), clock_wall_ms());
 	add_text(&b, options->argv[0]);
 	(void)buf_add_string(&b, "}\n");
 	return record_write(run, "status.json", &b, err);
@@ -87,7 +87,7 @@ int record_exit(int run, bool signaled, int status, struct blix_error *err)
 
 	buf_init(&b, RECORD_MAX);
 	(void)buf_printf(&b, "{\"%s\":%d,\"endedAt\":%" PRIu64 "}\n",
-			 signaled ? "signal" : "exitCode", status, clock_wall_ms());
+	                 signaled ? "signal" : "exitCode", status, clock_wall_ms());
 	return record_write(run, "exit.json", &b, err);
 }
 

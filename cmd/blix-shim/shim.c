@@ -28,7 +28,7 @@
 #define EXIT_NO_PROGRAM 127
 #define OUTPUT_AFTER_EXIT                                                                          \
 	(64u << 10) /* what a pipe holds; a left-over writer could add for ever                    \
-		     */
+	             */
 
 struct shim {
 	const struct shim_options *options;
@@ -67,19 +67,19 @@ static int lock_run(struct shim *s, struct blix_error *err)
 	if (fcntl(s->alive, F_OFD_SETLK, &lock) < 0) {
 		if (errno == EAGAIN || errno == EACCES)
 			return blix_fail(err, BLIX_E_BUSY, "busy: another shim stands by %s",
-					 s->options->run);
+			                 s->options->run);
 		return blix_fail_sys(err, errno, "lock %s/alive", s->options->run);
 	}
 	if (record_orphan(s->run, &orphan))
 		return blix_fail(err, BLIX_E_BUSY, "busy: process %d of %s outlived its shim",
-				 (int)orphan, s->options->run);
+		                 (int)orphan, s->options->run);
 	return 0;
 }
 
 static int take_signals(struct shim *s, struct blix_error *err)
 {
-	static const int ignored[] = {SIGHUP,  SIGINT,	SIGQUIT, SIGPIPE,
-				      SIGXFSZ, SIGTSTP, SIGTTIN, SIGTTOU};
+	static const int ignored[] = {SIGHUP,  SIGINT,  SIGQUIT, SIGPIPE,
+	                              SIGXFSZ, SIGTSTP, SIGTTIN, SIGTTOU};
 	struct sigaction ignore = {.sa_handler = SIG_IGN};
 	sigset_t set;
 
@@ -126,7 +126,7 @@ static int child_failed(struct shim *s, const struct exec_failure *failure, stru
 	(void)waitpid(s->program.pid, NULL, 0);
 	record_clear(s->run);
 	rc = blix_fail_sys(err, failure->sys, "%s %s", failure->in_chdir ? "enter" : "run",
-			   failure->in_chdir ? s->options->chdir : s->options->argv[0]);
+	                   failure->in_chdir ? s->options->chdir : s->options->argv[0]);
 	s->exit_code =
 		!failure->in_chdir && failure->sys == ENOENT ? EXIT_NO_PROGRAM : EXIT_CANNOT_RUN;
 	return rc;
@@ -253,7 +253,7 @@ static void stand_by(struct shim *s)
 
 	while (!s->ended) {
 		struct pollfd fds[] = {{.fd = s->signals, .events = POLLIN},
-				       {.fd = s->output, .events = POLLIN}};
+		                       {.fd = s->output, .events = POLLIN}};
 
 		if (poll(fds, array_size(fds), -1) < 0)
 			continue;
@@ -288,12 +288,12 @@ static int start(struct shim *s, struct blix_error *err)
 int shim_run(const struct shim_options *options, int ready)
 {
 	struct shim s = {.options = options,
-			 .run = -1,
-			 .alive = -1,
-			 .signals = -1,
-			 .output = -1,
-			 .input = -1,
-			 .console = {.dirfd = -1, .fd = -1}};
+	                 .run = -1,
+	                 .alive = -1,
+	                 .signals = -1,
+	                 .output = -1,
+	                 .input = -1,
+	                 .console = {.dirfd = -1, .fd = -1}};
 	struct blix_error err;
 
 	(void)setsid();

@@ -43,7 +43,7 @@ struct record {
 	uint64_t start_time;
 };
 int record_status(int run, const struct shim_options *options, const struct record *program,
-		  struct blix_error *err);
+                  struct blix_error *err);
 /* `status` as of waitid: the exit code, or the signal. */
 int record_exit(int run, bool signaled, int status, struct blix_error *err);
 /* The program of an earlier shim that died before it; false when there is none alive. */

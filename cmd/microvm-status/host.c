@@ -131,7 +131,7 @@ static void parse_units(struct host *host, char *text)
 			continue;
 		if (u == NULL) {
 			host->units = xreallocarray(host->units, host->units_count + 1,
-						    sizeof(*host->units));
+			                            sizeof(*host->units));
 			u = &host->units[host->units_count++];
 			memset(u, 0, sizeof(*u));
 		}
@@ -220,7 +220,7 @@ const struct unit *host_unit(struct host *host, const char *name, const char *di
 static bool is_hypervisor(pid_t pid)
 {
 	static const char *const names[] = {"qemu-", "cloud-hyperviso", "firecracker", "crosvm",
-					    "lkvm",  "stratovirt",	"alioth",      "vfkit"};
+	                                    "lkvm",  "stratovirt",      "alioth",      "vfkit"};
 	char path[48];
 	cleanup(buf_done)
 	struct buf b;
@@ -268,8 +268,8 @@ static void scan_process(struct host *host, const char *name)
 	if ((host->candidates_count & (host->candidates_count - 1)) == 0)
 		host->candidates =
 			xreallocarray(host->candidates,
-				      host->candidates_count == 0 ? 1 : host->candidates_count * 2,
-				      sizeof(*host->candidates));
+		                      host->candidates_count == 0 ? 1 : host->candidates_count * 2,
+		                      sizeof(*host->candidates));
 	host->candidates[host->candidates_count++] =
 		(struct candidate){.pid = (pid_t)pid, .dev = st.st_dev, .ino = st.st_ino};
 }

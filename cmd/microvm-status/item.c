@@ -107,7 +107,7 @@ static void add_owner(struct item *item, bool linked)
 	cJSON *marker = NULL;
 	struct blix_error err;
 	int rc = linked ? -(int)BLIX_E_NOTFOUND
-			: read_marker(item->fd, &marker, item->uid, sizeof(item->uid), &err);
+	                : read_marker(item->fd, &marker, item->uid, sizeof(item->uid), &err);
 
 	if (rc == 0) {
 		json_add(item->json, "ours", marker);
@@ -157,7 +157,7 @@ static bool read_link(struct item *item, const char *name, char *out, size_t n)
 	if (got < 0) {
 		if (errno != ENOENT)
 			item_error(item, "%s: %s", name,
-				   errno == EINVAL ? "is not a link" : strerrordesc_np(errno));
+			           errno == EINVAL ? "is not a link" : strerrordesc_np(errno));
 		return false;
 	}
 	out[got] = '\0';
@@ -286,7 +286,7 @@ static void add_volumes(struct item *item, const struct entries *e)
 static bool is_interface(const char *name)
 {
 	size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-				"_.-");
+	                        "_.-");
 
 	return n > 0 && n < IFNAMSIZ && name[n] == '\0' && name[0] != '.';
 }
@@ -399,7 +399,7 @@ cJSON *item_make(struct host *host, int state_fd, const char *name, bool *ret_kn
 		item_look(&item, linked);
 	else
 		item_error(&item, "%s",
-			   *ret_known ? strerrordesc_np(-rc) : "no microVM of this name");
+		           *ret_known ? strerrordesc_np(-rc) : "no microVM of this name");
 	item_add_text(item.json, "error", item.error);
 	closep(&item.fd);
 	free(item.dir);

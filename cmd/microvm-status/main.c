@@ -19,7 +19,7 @@
 #define BLIX_VERSION "0.1.0"
 #endif
 
-#define THREADS	    8u
+#define THREADS     8u
 #define TIMEOUT_MAX 60000u
 
 enum { OPTION_STATE = 0x100, OPTION_RUN, OPTION_TIMEOUT, OPTION_SYSTEMD };
@@ -86,7 +86,7 @@ static void list_names(struct work *w)
 			continue;
 		if ((w->count & (w->count - 1)) == 0)
 			w->names = xreallocarray(w->names, w->count == 0 ? 1 : w->count * 2,
-						 sizeof(*w->names));
+			                         sizeof(*w->names));
 		w->names[w->count++] = xstrdup(entry->d_name);
 	}
 	(void)closedir(dir);
@@ -184,24 +184,24 @@ int main(int argc, char **argv)
 {
 	static const struct argp_option table[] = {
 		{"state-dir", OPTION_STATE, "DIR", 0,
-		 "Directory of the VMs' directories (/var/lib/microvms)", 0},
+	         "Directory of the VMs' directories (/var/lib/microvms)", 0},
 		{"run-dir", OPTION_RUN, "DIR", 0,
-		 "Directory of blix-shim's run directories (/run/blix/vms)", 0},
+	         "Directory of blix-shim's run directories (/run/blix/vms)", 0},
 		{"timeout", OPTION_TIMEOUT, "MS", 0,
-		 "Wait at most MS for each control socket, and for systemd (1000)", 0},
+	         "Wait at most MS for each control socket, and for systemd (1000)", 0},
 		{"systemd-dir", OPTION_SYSTEMD, "DIR", 0,
-		 "Ask systemd only if DIR exists (/run/systemd/system)", 0},
+	         "Ask systemd only if DIR exists (/run/systemd/system)", 0},
 		{0},
 	};
 	static const struct argp argp = {
-		table,	     parse,
+		table,       parse,
 		"[NAME...]", "Prints what every microVM on this host is, as one JSON object.",
-		NULL,	     NULL,
+		NULL,        NULL,
 		NULL,
 	};
 	struct options options = {.run_dir = "/run/blix/vms",
-				  .systemd_dir = "/run/systemd/system",
-				  .timeout_ms = 1000};
+	                          .systemd_dir = "/run/systemd/system",
+	                          .timeout_ms = 1000};
 	char *given = (char[]){"/var/lib/microvms"};
 	int rc;
 

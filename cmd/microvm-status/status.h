@@ -38,11 +38,11 @@ struct candidate {
 struct host {
 	const struct options *options;
 	pthread_mutex_t lock; /* held while the rest is filled, which happens once */
-	bool asked;	      /* systemd */
+	bool asked;           /* systemd */
 	struct unit *units;
 	size_t units_count;
 	char *units_error; /* NULL, or why systemd could not be asked */
-	bool scanned;	   /* /proc */
+	bool scanned;      /* /proc */
 	struct candidate *candidates;
 	size_t candidates_count;
 	bool hidden; /* a hypervisor runs whose directory this user may not see */
@@ -60,7 +60,7 @@ struct item {
 	struct host *host;
 	const char *name;
 	char *dir;
-	int fd;	      /* of dir */
+	int fd;       /* of dir */
 	char uid[64]; /* of .blix.json; "" when foreign */
 	cJSON *json;
 	char error[1024];

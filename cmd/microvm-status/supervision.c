@@ -59,10 +59,10 @@ static int record_parse(const cJSON *tree, struct record *r, struct blix_error *
 		const char *key;
 		uint64_t *ret;
 	} numbers[] = {{"pid", &r->pid},
-		       {"startTime", &r->start_time},
-		       {"shimPid", &r->shim_pid},
-		       {"shimStartTime", &r->shim_start_time},
-		       {"startedAt", &r->started_at}};
+	               {"startTime", &r->start_time},
+	               {"shimPid", &r->shim_pid},
+	               {"shimStartTime", &r->shim_start_time},
+	               {"startedAt", &r->started_at}};
 	const char *boot_id = NULL, *uid = NULL;
 	int rc = 0;
 
@@ -207,7 +207,7 @@ static bool look_at_shim(struct item *item, enum vm_state *ret)
 static bool look_at_unit(struct item *item, enum vm_state *ret)
 {
 	static const char *const at_work[] = {"active", "activating", "reloading", "deactivating",
-					      "refreshing"};
+	                                      "refreshing"};
 	const struct unit *u = host_unit(item->host, item->name, item->dir);
 	bool busy = false;
 	uint64_t ticks;
@@ -250,7 +250,7 @@ static enum vm_state look_at_processes(struct item *item)
 	}
 	if (item->host->hidden) {
 		item_error(item,
-			   "a hypervisor of another user runs; only root sees which VM it is");
+		           "a hypervisor of another user runs; only root sees which VM it is");
 		return VM_UNKNOWN;
 	}
 	if (item->host->units_error != NULL) {

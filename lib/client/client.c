@@ -36,7 +36,7 @@ struct client {
 	uint64_t session;
 	uint64_t request;  /* the last number used */
 	uint64_t until_ms; /* boot clock; CLIENT_TIMEOUT_NONE: no limit */
-	bool reached;	   /* some daemon has answered once */
+	bool reached;      /* some daemon has answered once */
 	bool (*tick)(void *context);
 	void *context;
 };
@@ -68,11 +68,11 @@ static int endpoints_parse(struct client *client, const char *text, struct blix_
 		}
 		if (length == 0 || path[0] != '/')
 			return blix_fail(err, BLIX_E_SPEC,
-					 "endpoint '%.*s' is not unix:/PATH or /PATH", (int)n, p);
+			                 "endpoint '%.*s' is not unix:/PATH or /PATH", (int)n, p);
 		if (length >= sizeof(address.sun_path))
 			return blix_fail(err, BLIX_E_SPEC,
-					 "endpoint '%.*s' is longer than a socket path may be",
-					 (int)n, p);
+			                 "endpoint '%.*s' is longer than a socket path may be",
+			                 (int)n, p);
 		if (client->n_endpoints == ENDPOINTS_MAX)
 			return blix_fail(err, BLIX_E_SPEC, "more than %d endpoints", ENDPOINTS_MAX);
 		client->endpoints[client->n_endpoints++] = xstrndup(path, length);
@@ -237,7 +237,7 @@ static long transfer_ms(const struct client *client)
 }
 
 static int curl_error(const struct client *client, CURLcode rc, bool *ret_connected,
-		      struct blix_error *err)
+                      struct blix_error *err)
 {
 	const char *path = client->endpoints[client->current];
 	long sys = 0;
@@ -262,7 +262,7 @@ static int curl_error(const struct client *client, CURLcode rc, bool *ret_connec
 		return -(int)BLIX_E_TIMEOUT;
 	case CURLE_WRITE_ERROR:
 		return blix_fail(err, BLIX_E_TOOBIG, "the answer is larger than %u MiB",
-				 (unsigned)(LIMIT_ANSWER >> 20));
+		                 (unsigned)(LIMIT_ANSWER >> 20));
 	default:
 		return blix_fail(err, BLIX_E_UNAVAILABLE, "%s: %s", path, curl_easy_strerror(rc));
 	}
@@ -271,7 +271,7 @@ static int curl_error(const struct client *client, CURLcode rc, bool *ret_connec
 /* One transfer over the current endpoint. *ret_connected says whether the daemon may have seen it.
  */
 static int exchange_send(struct client *client, struct exchange *exchange, bool *ret_connected,
-			 struct blix_error *err)
+                         struct blix_error *err)
 {
 	cleanup(freep)
 	char *url = xasprintf("http://blix%s", exchange->path);
@@ -283,13 +283,13 @@ static int exchange_send(struct client *client, struct exchange *exchange, bool 
 	exchange->next = 0;
 	exchange->ended = false;
 	must_set(curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH,
-				  client->endpoints[client->current]));
+	                          client->endpoints[client->current]));
 	must_set(curl_easy_setopt(curl, CURLOPT_URL, url));
 	must_set(curl_easy_setopt(curl, CURLOPT_HTTPGET, 1L));
 	if (strcmp(exchange->method, "GET") != 0) {
 		must_set(curl_easy_setopt(curl, CURLOPT_POST, 1L));
 		must_set(curl_easy_setopt(curl, CURLOPT_POSTFIELDS,
-					  exchange->body != NULL ? exchange->body : ""));
+		                          exchange->body != NULL ? exchange->body : ""));
 		must_set(curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE, -1L));
 	}
 	must_set(curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, exchange->method));
@@ -315,7 +315,7 @@ static int answer_error(const struct exchange *exchange, struct blix_error *err)
 	struct blix_error said;
 
 	(void)json_parse(exchange->answer.data != NULL ? exchange->answer.data : "",
-			 exchange->answer.len, &json_limits_request, &tree, NULL);
+	                 exchange->answer.len, &json_limits_request, &tree, NULL);
 	error_parse(tree, (int)exchange->status, &said);
 	if (err != NULL)
 		*err = said;
@@ -330,7 +330,7 @@ static bool is_unsettled(int rc)
 
 /* Tries each endpoint once, from the current one on, until one can be connected. */
 static int exchange_round(struct client *client, struct exchange *exchange, bool *ret_connected,
-			  struct blix_error *err)
+                          struct blix_error *err)
 {
 	int rc = 0;
 
@@ -381,7 +381,7 @@ static int exchange_run(struct client *client, struct exchange *exchange, struct
 }
 
 int client_call(struct client *client, const char *method, const char *path, const cJSON *body,
-		cJSON **ret_answer, struct blix_error *err)
+                cJSON **ret_answer, struct blix_error *err)
 {
 	cleanup(freep)
 	char *text = body != NULL ? json_text(body) : NULL;
@@ -394,7 +394,7 @@ int client_call(struct client *client, const char *method, const char *path, con
 	rc = exchange_run(client, &exchange, err);
 	if (rc == 0) {
 		rc = json_parse(exchange.answer.data != NULL ? exchange.answer.data : "",
-				exchange.answer.len, &json_limits_answer, ret_answer, err);
+		                exchange.answer.len, &json_limits_answer, ret_answer, err);
 		if (rc < 0) {
 			(void)blix_wrap(err, "the daemon's answer");
 			if (err != NULL)
@@ -407,7 +407,7 @@ int client_call(struct client *client, const char *method, const char *path, con
 }
 
 int client_text(struct client *client, const char *path, struct buf *out, uint64_t *ret_next,
-		bool *ret_ended, struct blix_error *err)
+                bool *ret_ended, struct blix_error *err)
 {
 	struct exchange exchange = {.method = "GET", .path = path};
 	int rc;
@@ -430,7 +430,7 @@ void client_escape(struct buf *out, const char *text)
 	for (const char *p = text; *p != '\0'; p++) {
 		unsigned char c = (unsigned char)*p;
 		bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-			     (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.' || c == '~';
+		             (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.' || c == '~';
 
 		if (plain)
 			(void)buf_add(out, p, 1);

@@ -34,10 +34,10 @@ void client_freep(struct client **client);
 /* `path` begins with "/v1/". body may be NULL. *ret_answer is the caller's (cJSON_Delete). An
  * answer of 400 or above is the error that its body describes. */
 int client_call(struct client *client, const char *method, const char *path, const cJSON *body,
-		cJSON **ret_answer, struct blix_error *err);
+                cJSON **ret_answer, struct blix_error *err);
 /* Bytes of a log. `ret_next` is the offset to go on from. */
 int client_text(struct client *client, const char *path, struct buf *out, uint64_t *ret_next,
-		bool *ret_ended, struct blix_error *err);
+                bool *ret_ended, struct blix_error *err);
 /* What is left of timeout_ms; CLIENT_TIMEOUT_NONE when there is no limit. */
 uint64_t client_left_ms(const struct client *client);
 /* The number of the last mutation, for messages. */

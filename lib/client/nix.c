@@ -74,7 +74,7 @@ static char **nix_environment(char **ret_config)
 		group = "build-users-group =\n";
 	*ret_config =
 		xasprintf("NIX_CONFIG=%s\nextra-experimental-features = nix-command flakes\n%s",
-			  config != NULL ? config : "", group);
+	                  config != NULL ? config : "", group);
 	while (environ[n] != NULL)
 		n++;
 	environment = xcalloc(n + 2, sizeof(*environment));
@@ -89,11 +89,11 @@ static char **nix_environment(char **ret_config)
 struct child {
 	pid_t pid;
 	int out, error; /* read ends; -1 once closed */
-	int end;	/* pidfd: readable when it has exited; -1 once seen */
+	int end;        /* pidfd: readable when it has exited; -1 once seen */
 };
 
 static int spawn_with(struct child *child, char *const argv[], const int out[2], const int error[2],
-		      struct blix_error *err)
+                      struct blix_error *err)
 {
 	posix_spawn_file_actions_t actions;
 	cleanup(freep)
@@ -114,7 +114,7 @@ static int spawn_with(struct child *child, char *const argv[], const int out[2],
 	(void)posix_spawn_file_actions_destroy(&actions);
 	if (rc == ENOENT) {
 		(void)blix_fail(err, BLIX_E_IMAGE,
-				"nix is not in PATH: a local flake is locked by it");
+		                "nix is not in PATH: a local flake is locked by it");
 		blix_reason(err, "nix-missing");
 		blix_hint(err, "install Nix, or name a remote flake such as github:OWNER/REPO");
 		return -(int)BLIX_E_IMAGE;
@@ -174,15 +174,15 @@ static void drain(int *fd, struct buf *into)
 
 /* Collects both streams and the exit status. False: the time was up and the child was killed. */
 static bool child_collect(struct child *child, struct buf *out, struct buf *error,
-			  uint64_t timeout_ms, int *ret_status)
+                          uint64_t timeout_ms, int *ret_status)
 {
 	uint64_t until = clock_boot_ms() + (timeout_ms < INT_MAX ? timeout_ms : INT_MAX);
 	bool in_time = true;
 
 	while (in_time && (child->out >= 0 || child->error >= 0 || child->end >= 0)) {
 		struct pollfd fds[3] = {{child->out, POLLIN, 0},
-					{child->error, POLLIN, 0},
-					{child->end, POLLIN, 0}};
+		                        {child->error, POLLIN, 0},
+		                        {child->end, POLLIN, 0}};
 		uint64_t now = clock_boot_ms();
 
 		in_time = now < until;
@@ -243,7 +243,7 @@ static int metadata_read(const struct buf *out, char **ret_locked, struct blix_e
 	const char *path = NULL, *hash = NULL;
 	char *url;
 	int rc = json_parse(out->data != NULL ? out->data : "", out->len, &json_limits_answer,
-			    &tree, err);
+	                    &tree, err);
 
 	if (rc == 0)
 		rc = json_get_string(tree, "path", &path, err);
@@ -255,7 +255,7 @@ static int metadata_read(const struct buf *out, char **ret_locked, struct blix_e
 		return blix_wrap(err, "nix flake metadata");
 	if (path == NULL || hash == NULL)
 		return blix_fail(err, BLIX_E_IMAGE,
-				 "nix flake metadata gave no store path or narHash");
+		                 "nix flake metadata gave no store path or narHash");
 	url = locked_url(path, hash);
 	if (url == NULL)
 		return blix_fail(err, BLIX_E_IMAGE, "the locked reference is too long");
@@ -284,17 +284,17 @@ int nix_lock(const char *flake, uint64_t timeout_ms, char **ret_locked, struct b
 		return rc;
 	url = xasprintf("path:%s", directory);
 	rc = child_spawn(&child,
-			 (char *const[]){(char[]){"nix"}, (char[]){"flake"}, (char[]){"metadata"},
-					 (char[]){"--json"}, (char[]){"--no-write-lock-file"}, url,
-					 NULL},
-			 err);
+	                 (char *const[]){(char[]){"nix"}, (char[]){"flake"}, (char[]){"metadata"},
+	                                 (char[]){"--json"}, (char[]){"--no-write-lock-file"}, url,
+	                                 NULL},
+	                 err);
 	if (rc < 0)
 		return rc;
 	if (!child_collect(&child, &out, &error, timeout_ms, &status))
 		return blix_fail(err, BLIX_E_TIMEOUT, "nix did not lock %s in time", directory);
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
 		(void)blix_fail(err, BLIX_E_IMAGE, "nix cannot read the flake %s:\n%s", directory,
-				last_lines(&error, NIX_ERROR_LINES));
+		                last_lines(&error, NIX_ERROR_LINES));
 		blix_reason(err, "flake-metadata");
 		return -(int)BLIX_E_IMAGE;
 	}

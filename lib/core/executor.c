@@ -96,7 +96,7 @@ static void vm_remove(struct turn *t, struct executor_vm *vm)
 		TAILQ_REMOVE(&t->e->unsettled, vm, unsettled_entry);
 	t->e->n--;
 	memmove((void *)(t->e->vms + at), (void *)(t->e->vms + at + 1),
-		(t->e->n - at) * sizeof(*t->e->vms));
+	        (t->e->n - at) * sizeof(*t->e->vms));
 	text_set(&vm->desired.out_path, NULL);
 	text_set(&vm->seen.runner, NULL);
 	text_set(&vm->seen.message, NULL);
@@ -124,7 +124,7 @@ void executor_actions_done(struct executor_actions *actions)
 }
 
 void turn_act(struct turn *t, struct executor_vm *vm, enum executor_action_kind kind,
-	      enum executor_stop stop)
+              enum executor_stop stop)
 {
 	struct executor_actions *actions = t->actions;
 	struct executor_action *action;
@@ -308,7 +308,7 @@ static uint64_t next_time(const struct executor *e)
 }
 
 void executor_step(struct executor *e, const struct executor_event *event, uint64_t now_ms,
-		   struct executor_actions *ret)
+                   struct executor_actions *ret)
 {
 	struct turn t = {.e = e, .now_ms = now_ms, .actions = ret};
 

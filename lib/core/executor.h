@@ -20,7 +20,7 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
-#define EXECUTOR_TRIES	       3
+#define EXECUTOR_TRIES         3
 #define EXECUTOR_STABLE_MS     10000 /* a run this long was no failed attempt */
 #define EXECUTOR_TERM_MS       5000  /* between SIGTERM and SIGKILL */
 #define EXECUTOR_ASK_AGAIN_MS  5000  /* a guest that was still booting missed the button */
@@ -34,13 +34,13 @@ struct executor_desired {
 	uint64_t epoch;
 	char name[LIMIT_NAME + 1];
 	enum vm_phase phase;
-	bool here;	/* placed on this node */
+	bool here;      /* placed on this node */
 	bool elsewhere; /* placed on another */
 	bool resolving; /* this node is to resolve it */
-	bool held;	/* this node may keep something of it */
+	bool held;      /* this node may keep something of it */
 	bool ready;
 	uint32_t grace_ms;
-	uint64_t pid;	      /* as last reported */
+	uint64_t pid;         /* as last reported */
 	const char *out_path; /* the runner it should run, "" while unresolved; copied */
 };
 
@@ -50,12 +50,12 @@ enum executor_process { PROCESS_NONE, PROCESS_RUNNING, PROCESS_UNKNOWN };
 /* What was observed of one VM on this host. */
 struct executor_seen {
 	enum executor_directory directory;
-	uint64_t epoch;	    /* of the directory, when ours */
+	uint64_t epoch;     /* of the directory, when ours */
 	const char *runner; /* what is built there, "" nothing; copied */
 	enum executor_process process;
 	uint64_t pid;
 	uint64_t started_ms; /* wall clock */
-	bool exited;	     /* how the last run ended is known: exit_code, run_ms */
+	bool exited;         /* how the last run ended is known: exit_code, run_ms */
 	int32_t exit_code;
 	uint64_t run_ms;
 	const char
@@ -67,11 +67,11 @@ enum executor_event_kind {
 	EXECUTOR_FORGOTTEN, /* uid: it no longer concerns this node */
 	EXECUTOR_APPLIED,   /* revision: all DESIRED up to this revision of the state were given */
 	EXECUTOR_LOOKED,    /* the host was looked at once: acting may begin */
-	EXECUTOR_SEEN,	    /* uid, seen */
-	EXECUTOR_READY,	    /* uid, ms: the guest says that it is ready */
-	EXECUTOR_DONE,	    /* uid: the action under way ended. code and why; ms; seen if looked */
+	EXECUTOR_SEEN,      /* uid, seen */
+	EXECUTOR_READY,     /* uid, ms: the guest says that it is ready */
+	EXECUTOR_DONE,      /* uid: the action under way ended. code and why; ms; seen if looked */
 	EXECUTOR_REPORTED,  /* uid: the report under way was answered. code, revision */
-	EXECUTOR_TICK	    /* the time that the last step asked for has come */
+	EXECUTOR_TICK       /* the time that the last step asked for has come */
 };
 
 struct executor_event {
@@ -82,8 +82,8 @@ struct executor_event {
 	const struct executor_seen *seen; /* NULL: nothing new */
 	enum blix_code code;
 	const char *reason, *message; /* of a failure */
-	bool final;		      /* another attempt would fail the same way */
-	uint32_t ms;		      /* how long it took */
+	bool final;                   /* another attempt would fail the same way */
+	uint32_t ms;                  /* how long it took */
 	struct command *resolved;     /* DONE of RESOLVE: what was found; its contents are taken */
 };
 
@@ -97,7 +97,7 @@ enum executor_action_kind {
 	EXECUTOR_DELETE,
 	EXECUTOR_STATUS,
 	EXECUTOR_CANCEL, /* ends the build under way; its DONE still comes */
-	EXECUTOR_REPORT	 /* command; answered by REPORTED */
+	EXECUTOR_REPORT  /* command; answered by REPORTED */
 };
 
 enum executor_stop { STOP_NONE, STOP_ASK, STOP_TERM, STOP_KILL };
@@ -125,12 +125,12 @@ struct executor {
 	unsigned builds_max;
 	unsigned retry_ms;
 	bool looked;
-	uint64_t revision;	  /* of the last APPLIED */
-	unsigned builds;	  /* under way */
+	uint64_t revision;        /* of the last APPLIED */
+	unsigned builds;          /* under way */
 	struct executor_vm **vms; /* by uid */
 	size_t n, size;
-	struct executor_list queue;	/* waiting for a place to build, in order of arrival */
-	struct executor_list timed;	/* waiting for a time */
+	struct executor_list queue;     /* waiting for a place to build, in order of arrival */
+	struct executor_list timed;     /* waiting for a time */
 	struct executor_list unsettled; /* waiting for the state to show what was acknowledged */
 };
 
@@ -138,7 +138,7 @@ void executor_init(struct executor *e, uint64_t node, unsigned builds_max, unsig
 void executor_done(struct executor *e);
 /* *ret is emptied first; its items stay the caller's to free, by executor_actions_done(). */
 void executor_step(struct executor *e, const struct executor_event *event, uint64_t now_ms,
-		   struct executor_actions *ret);
+                   struct executor_actions *ret);
 void executor_actions_done(struct executor_actions *actions);
 /* What was last seen of a VM; NULL when the machine does not know it. */
 const struct executor_seen *executor_seen(const struct executor *e, uint64_t uid);

@@ -24,8 +24,8 @@ enum progress {
 
 struct executor_vm {
 	struct executor_desired desired; /* out_path is owned */
-	bool wanted;			 /* false: only waits for the end of its action */
-	struct executor_seen seen;	 /* runner and message are owned */
+	bool wanted;                     /* false: only waits for the end of its action */
+	struct executor_seen seen;       /* runner and message are owned */
 
 	enum executor_action_kind acting;
 	bool cancelled;
@@ -35,13 +35,13 @@ struct executor_vm {
 
 	unsigned tries;
 	uint64_t wait_ms;  /* no action before */
-	bool alive;	   /* it ran in this epoch, and how that ended was not yet told */
+	bool alive;        /* it ran in this epoch, and how that ended was not yet told */
 	uint64_t alive_ms; /* now of the START that brought it up; 0: found running */
 	bool was_ready;
 	uint32_t build_ms, start_ms;
 
 	enum executor_stop stop;
-	bool deaf;	       /* asking it did not work */
+	bool deaf;             /* asking it did not work */
 	uint64_t stop_ms;      /* when the stop began */
 	uint64_t stop_next_ms; /* when its next step is due */
 
@@ -50,7 +50,7 @@ struct executor_vm {
 	unsigned report_tries;
 	uint64_t report_wait_ms;
 	enum progress told;
-	bool ended;	 /* told something after which only the state says what comes next */
+	bool ended;      /* told something after which only the state says what comes next */
 	uint64_t settle; /* the revision that shows what was acknowledged */
 	enum vm_report_kind last_kind;
 	uint64_t last_epoch, last_ms;
@@ -67,7 +67,7 @@ struct turn {
 
 /* executor.c */
 void turn_act(struct turn *t, struct executor_vm *vm, enum executor_action_kind kind,
-	      enum executor_stop stop);
+              enum executor_stop stop);
 void turn_wake_at(struct turn *t, struct executor_vm *vm, uint64_t at_ms);
 
 /* executor_rule.c */
@@ -89,7 +89,7 @@ void report_unknown(struct turn *t, struct executor_vm *vm);
 void report_failure(struct turn *t, struct executor_vm *vm, const struct executor_event *failure);
 void report_resolved(struct turn *t, struct executor_vm *vm, struct command *found);
 void report_answered(struct turn *t, struct executor_vm *vm, enum blix_code code,
-		     uint64_t revision);
+                     uint64_t revision);
 /* Sends the first one, unless it is under way or has to wait. */
 void report_pump(struct turn *t, struct executor_vm *vm);
 /* The state shows all that was acknowledged: believe it. */

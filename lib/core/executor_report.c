@@ -46,7 +46,7 @@ static void unsettled_add(struct turn *t, struct executor_vm *vm)
 }
 
 static struct vm_report *report_add(struct turn *t, struct executor_vm *vm,
-				    enum vm_report_kind kind)
+                                    enum vm_report_kind kind)
 {
 	struct report *report = xcalloc(1, sizeof(*report));
 	struct vm_report *r = &report->command.vm_report;
@@ -137,8 +137,8 @@ void report_unknown(struct turn *t, struct executor_vm *vm)
 	r->code = BLIX_E_START;
 	xreplace(&r->reason, "process-unknown");
 	xreplace(&r->message, vm->seen.message != NULL ? vm->seen.message
-						       : "a process is there that cannot be "
-							 "identified; it is left alone");
+	                                               : "a process is there that cannot be "
+	                                                 "identified; it is left alone");
 }
 
 void report_failure(struct turn *t, struct executor_vm *vm, const struct executor_event *failure)

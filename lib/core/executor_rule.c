@@ -18,7 +18,7 @@ static bool is_build(enum executor_action_kind kind)
 bool rule_wants_running(const struct executor_vm *vm)
 {
 	static const uint32_t phases = 1u << VM_SCHEDULED | 1u << VM_BUILDING | 1u << VM_STARTING |
-				       1u << VM_RUNNING | 1u << VM_UNKNOWN;
+	                               1u << VM_RUNNING | 1u << VM_UNKNOWN;
 
 	return vm->wanted && vm->desired.here && (phases & 1u << vm->desired.phase) != 0;
 }
@@ -39,7 +39,7 @@ static bool wants_removing(const struct executor_vm *vm)
 }
 
 static void fail(struct turn *t, struct executor_vm *vm, enum blix_code code, const char *reason,
-		 const char *message, bool final)
+                 const char *message, bool final)
 {
 	const struct executor_event failure = {
 		.code = code, .reason = reason, .message = message, .final = final};
@@ -54,7 +54,7 @@ static void look_again(struct turn *t, struct executor_vm *vm)
 }
 
 static void stop_step(struct turn *t, struct executor_vm *vm, enum executor_stop step,
-		      uint64_t next_ms)
+                      uint64_t next_ms)
 {
 	vm->stop = step;
 	vm->stop_next_ms = next_ms;
@@ -77,8 +77,8 @@ static void stop_process(struct turn *t, struct executor_vm *vm, uint32_t grace_
 		stop_step(t, vm, STOP_TERM, t->now_ms + EXECUTOR_TERM_MS);
 	else if (vm->stop != STOP_NONE && t->now_ms < vm->stop_next_ms)
 		turn_wake_at(t, vm,
-			     vm->stop == STOP_ASK && end_ms < vm->stop_next_ms ? end_ms
-									       : vm->stop_next_ms);
+		             vm->stop == STOP_ASK && end_ms < vm->stop_next_ms ? end_ms
+		                                                               : vm->stop_next_ms);
 	else if (vm->stop <= STOP_ASK)
 		stop_step(t, vm, STOP_ASK, t->now_ms + EXECUTOR_ASK_AGAIN_MS);
 	else
@@ -119,7 +119,7 @@ static void keep_running(struct turn *t, struct executor_vm *vm)
 static void make_running(struct turn *t, struct executor_vm *vm)
 {
 	bool built = vm->seen.directory == DIRECTORY_OURS &&
-		     strcmp(vm->seen.runner, vm->desired.out_path) == 0;
+	             strcmp(vm->seen.runner, vm->desired.out_path) == 0;
 
 	if (vm->seen.process == PROCESS_RUNNING) {
 		keep_running(t, vm);
@@ -140,8 +140,8 @@ static void make_running(struct turn *t, struct executor_vm *vm)
 		turn_act(t, vm, EXECUTOR_START, STOP_NONE);
 	} else {
 		vm->build = vm->seen.directory == DIRECTORY_OURS && vm->seen.runner[0] != '\0'
-				    ? EXECUTOR_UPDATE
-				    : EXECUTOR_CREATE;
+		                    ? EXECUTOR_UPDATE
+		                    : EXECUTOR_CREATE;
 	}
 }
 

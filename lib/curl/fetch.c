@@ -18,7 +18,7 @@
 #include <sys/socket.h>
 
 #define POOL_CONNECTIONS 16 /* kept open when idle */
-#define RECEIVE_BYTES	 (64L << 10)
+#define RECEIVE_BYTES    (64L << 10)
 
 struct fetch {
 	struct fetch_pool *pool;
@@ -138,7 +138,7 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *data, void *s
 	if (watched == NULL)
 		return -1;
 	watched->events = ((what & CURL_POLL_IN) ? UV_READABLE : 0) |
-			  ((what & CURL_POLL_OUT) ? UV_WRITABLE : 0);
+	                  ((what & CURL_POLL_OUT) ? UV_WRITABLE : 0);
 	(void)uv_poll_start(&watched->poll, watched->events, on_event);
 	return 0;
 }
@@ -176,7 +176,7 @@ static curl_socket_t on_open_socket(void *data, curlsocktype purpose, struct cur
 	(void)data;
 	(void)purpose;
 	return socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK,
-		      address->protocol);
+	              address->protocol);
 }
 
 static size_t on_data(char *bytes, size_t size, size_t n, void *data)
@@ -200,7 +200,7 @@ static bool was_sent(const struct fetch *fetch)
 
 /* Called before each try on a connection. */
 static int on_before_request(void *data, char *remote_ip, char *local_ip, int remote_port,
-			     int local_port)
+                             int local_port)
 {
 	const struct fetch *fetch = data;
 
@@ -340,18 +340,18 @@ static bool is_clean(const char *text, bool spaces)
 }
 
 static int options_check(const struct fetch_pool *pool, const struct fetch_options *options,
-			 struct blix_error *err)
+                         struct blix_error *err)
 {
 	if (pool->closing)
 		return blix_fail(err, BLIX_E_UNAVAILABLE, "the daemon is stopping");
 	if (pool->n >= LIMIT_FETCHES)
 		return blix_fail(err, BLIX_E_BUSY, "more than %u requests under way",
-				 LIMIT_FETCHES);
+		                 LIMIT_FETCHES);
 	if (options->path[0] != '/' || !is_clean(options->path, false))
 		return blix_fail(err, BLIX_E_INVALID, "path \"%s\" is not valid", options->path);
 	if (strlen(options->socket_path) >= 108)
 		return blix_fail(err, BLIX_E_INVALID, "socket path \"%s\" is too long",
-				 options->socket_path);
+		                 options->socket_path);
 	for (const char *const *h = options->headers; h != NULL && *h != NULL; h++) {
 		if (!is_clean(*h, true) || strchr(*h, ':') == NULL)
 			return blix_fail(err, BLIX_E_INVALID, "header \"%s\" is not valid", *h);
@@ -377,8 +377,8 @@ static void headers_set(struct fetch *fetch, const struct fetch_options *options
 	header_add(fetch, "Expect:");
 	if (options->body != NULL) {
 		type = xasprintf("Content-Type: %s", options->content_type != NULL
-							     ? options->content_type
-							     : "application/json");
+		                                             ? options->content_type
+		                                             : "application/json");
 		header_add(fetch, type);
 	}
 	for (const char *const *h = options->headers; h != NULL && *h != NULL; h++)
@@ -422,11 +422,11 @@ static void easy_set(struct fetch *fetch, const struct fetch_options *options)
 		(void)curl_easy_setopt(easy, CURLOPT_COPYPOSTFIELDS, options->body);
 	}
 	(void)curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST,
-			       options->method != NULL ? options->method : "GET");
+	                       options->method != NULL ? options->method : "GET");
 }
 
 int fetch_start(struct fetch_pool *pool, const struct fetch_options *options, fetch_cb cb,
-		void *data, struct fetch **ret_handle, struct blix_error *err)
+                void *data, struct fetch **ret_handle, struct blix_error *err)
 {
 	struct fetch *fetch;
 	CURL *easy;

@@ -33,20 +33,20 @@ struct fetch_options {
 	size_t n;
 	const char *content_type;   /* of the body; NULL: application/json */
 	const char *const *headers; /* "Name: value", NULL-terminated; NULL: none */
-	unsigned deadline_ms;	    /* from now to the last byte; 0: none */
-	size_t answer_max;	    /* 0: LIMIT_ANSWER */
+	unsigned deadline_ms;       /* from now to the last byte; 0: none */
+	size_t answer_max;          /* 0: LIMIT_ANSWER */
 };
 
 /* Success: (0, http status, body, its type or NULL). The body may be taken with buf_take, else it
  * is freed after the call. Failure: (-BLIX_E_x, 0, empty, NULL). The handle is gone either way. */
 typedef void (*fetch_cb)(void *data, int status, int http_status, struct buf *answer,
-			 const char *content_type);
+                         const char *content_type);
 
 /* -BLIX_E_INVALID for a path or header with bytes that cannot stand there, -BLIX_E_BUSY past
  * LIMIT_FETCHES, -BLIX_E_UNAVAILABLE when the pool closes; else cb is called later, never from
  * here, exactly once unless cancelled. ret_handle may be NULL. */
 int fetch_start(struct fetch_pool *pool, const struct fetch_options *options, fetch_cb cb,
-		void *data, struct fetch **ret_handle, struct blix_error *err);
+                void *data, struct fetch **ret_handle, struct blix_error *err);
 /* cb is not called; whether the request had an effect stays unknown. */
 void fetch_cancel(struct fetch *fetch);
 

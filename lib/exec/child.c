@@ -18,7 +18,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define CHUNK	   65536
+#define CHUNK      65536
 #define CHUNKS_MAX 16 /* reads per wake-up: a flood must not starve the loop */
 
 struct stream {
@@ -179,7 +179,7 @@ static void on_exit_ready(uv_poll_t *poll, int status, int events)
 }
 
 static void stream_init(struct stream *stream, struct child *child, uv_loop_t *loop, int fd,
-			struct tail *tail)
+                        struct tail *tail)
 {
 	stream->child = child;
 	stream->fd = fd;
@@ -191,7 +191,7 @@ static void stream_init(struct stream *stream, struct child *child, uv_loop_t *l
 }
 
 int child_start(uv_loop_t *loop, const struct child_options *options, child_cb cb, void *data,
-		struct child **ret, struct blix_error *err)
+                struct child **ret, struct blix_error *err)
 {
 	size_t output_max = options->output_max != 0 ? options->output_max : LIMIT_CHILD_OUTPUT;
 	struct spawned spawned = {0};

@@ -45,7 +45,7 @@ typedef void (*child_cb)(void *data, struct child_result *result);
 
 /* Fails when the program cannot be started (-BLIX_E_NOTFOUND, -BLIX_E_DENIED, ...). */
 int child_start(uv_loop_t *loop, const struct child_options *options, child_cb cb, void *data,
-		struct child **ret, struct blix_error *err);
+                struct child **ret, struct blix_error *err);
 /* Ends it as the deadline would; the callback still comes, marked cancelled. */
 void child_cancel(struct child *child);
 /* True when it exited with 0 and nothing else happened. */

@@ -34,7 +34,7 @@ static int find_program(const char *name, const char *path, char **ret, struct b
 		at += at[n] == ':' ? n + 1 : n;
 	}
 	return blix_fail(err, BLIX_E_NOTFOUND, "%s: not found in PATH (%s)", name,
-			 path != NULL ? path : "");
+	                 path != NULL ? path : "");
 }
 
 static int actions_fill(posix_spawn_file_actions_t *actions, const char *cwd, int out, int err_fd)
@@ -60,7 +60,7 @@ static int attributes_fill(posix_spawnattr_t *attributes)
 	(void)sigfillset(&all);
 	(void)sigemptyset(&none);
 	rc = posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGDEF |
-							  POSIX_SPAWN_SETSIGMASK);
+	                                                  POSIX_SPAWN_SETSIGMASK);
 	if (rc == 0)
 		rc = posix_spawnattr_setsigdefault(attributes, &all);
 	if (rc == 0)
@@ -69,7 +69,7 @@ static int attributes_fill(posix_spawnattr_t *attributes)
 }
 
 static int spawn_process(const char *program, const struct child_options *options, int out,
-			 int err_fd, pid_t *ret)
+                         int err_fd, pid_t *ret)
 {
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
@@ -82,7 +82,7 @@ static int spawn_process(const char *program, const struct child_options *option
 		rc = attributes_fill(&attributes);
 	if (rc == 0)
 		rc = posix_spawn(ret, program, &actions, &attributes, options->argv->items,
-				 options->env->items);
+		                 options->env->items);
 	(void)posix_spawnattr_destroy(&attributes);
 	(void)posix_spawn_file_actions_destroy(&actions);
 	return rc;

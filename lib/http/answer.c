@@ -12,10 +12,10 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#define JSON_TYPE	 "application/json"
-#define RETRY_AFTER	 "1"  /* seconds: a leader is elected in less */
-#define ANSWER_HEADERS	 8    /* extra headers of one answer; ours, so asserted */
-#define STREAM_BLOCK	 4096 /* only clients of HTTP/1.0 get their answer by way of it */
+#define JSON_TYPE        "application/json"
+#define RETRY_AFTER      "1"  /* seconds: a leader is elected in less */
+#define ANSWER_HEADERS   8    /* extra headers of one answer; ours, so asserted */
+#define STREAM_BLOCK     4096 /* only clients of HTTP/1.0 get their answer by way of it */
 #define STREAM_EMPTY_MAX 1000 /* empty pieces in a row that are a mistake of the producer */
 
 void http_answer_header(struct http_request *request, const char *name, const char *value)
@@ -32,7 +32,7 @@ void http_answer_header(struct http_request *request, const char *name, const ch
 }
 
 static void request_answer(struct http_request *request, int status, const char *content_type,
-			   struct MHD_Response *response)
+                           struct MHD_Response *response)
 {
 	enum MHD_Result added = MHD_YES;
 
@@ -44,7 +44,7 @@ static void request_answer(struct http_request *request, int status, const char 
 		added = MHD_add_response_header(response, "Content-Type", content_type);
 	for (size_t i = 0; i < request->n_headers && added == MHD_YES; i++)
 		added = MHD_add_response_header(response, request->headers[i].name,
-						request->headers[i].value);
+		                                request->headers[i].value);
 	assert(added == MHD_YES);
 	request->response = response;
 	request->status = (unsigned)status;
@@ -52,7 +52,7 @@ static void request_answer(struct http_request *request, int status, const char 
 }
 
 void http_answer(struct http_request *request, int status, const char *content_type,
-		 char *body_taken, size_t n)
+                 char *body_taken, size_t n)
 {
 	static char nothing[1];
 	struct MHD_Response *response;
@@ -72,7 +72,7 @@ void http_answer_json(struct http_request *request, int status, const cJSON *tre
 }
 
 void http_answer_error(struct http_request *request, const struct blix_error *err,
-		       const cJSON *details)
+                       const cJSON *details)
 {
 	const struct blix_code_info *info = blix_code_info(err->code);
 	cleanup(json_freep)
@@ -158,8 +158,8 @@ static void stream_free(void *data)
 }
 
 void http_answer_stream(struct http_request *request, int status, const char *content_type,
-			int (*produce)(void *data, struct buf *out), void (*done)(void *data),
-			void *data)
+                        int (*produce)(void *data, struct buf *out), void (*done)(void *data),
+                        void *data)
 {
 	struct stream *stream = xcalloc(1, sizeof(*stream));
 
@@ -168,8 +168,8 @@ void http_answer_stream(struct http_request *request, int status, const char *co
 	stream->data = data;
 	buf_init(&stream->piece, LIMIT_HTTP_PIECE);
 	request_answer(request, status, content_type,
-		       MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK,
-							 stream_read, stream, stream_free));
+	               MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK,
+	                                                 stream_read, stream, stream_free));
 }
 
 void http_on_cancel(struct http_request *request, void (*cb)(void *data), void *data)

@@ -20,7 +20,7 @@ static int address_of(const char *path, struct sockaddr_un *ret, struct blix_err
 
 	if (n == 0 || n >= sizeof(ret->sun_path))
 		return blix_fail(err, BLIX_E_INVALID, "socket path \"%s\" must have 1 to %zu bytes",
-				 path, sizeof(ret->sun_path) - 1);
+		                 path, sizeof(ret->sun_path) - 1);
 	memset(ret, 0, sizeof(*ret));
 	ret->sun_family = AF_UNIX;
 	memcpy(ret->sun_path, path, n + 1);
@@ -58,7 +58,7 @@ static int open_to_group(const struct http_config *config, struct blix_error *er
 {
 	if (config->group != (gid_t)-1 && lchown(config->socket_path, (uid_t)-1, config->group) < 0)
 		return blix_fail_sys(err, errno, "give %s to group %u", config->socket_path,
-				     (unsigned)config->group);
+		                     (unsigned)config->group);
 	if (chmod(config->socket_path, config->mode) < 0)
 		return blix_fail_sys(err, errno, "set the mode of %s", config->socket_path);
 	return 0;

@@ -159,16 +159,16 @@ static cJSON *error_schema(void)
 }
 
 static int schema_known(const cJSON *all, const char *name, const char *path,
-			struct blix_error *err)
+                        struct blix_error *err)
 {
 	if (name == NULL || cJSON_GetObjectItemCaseSensitive(all, name) != NULL)
 		return 0;
 	return blix_fail(err, BLIX_E_INVALID, "route %s names the schema %s, which is not there",
-			 path, name);
+	                 path, name);
 }
 
 static int schemas_check(const struct http_route *routes, size_t n, const cJSON *all,
-			 struct blix_error *err)
+                         struct blix_error *err)
 {
 	int r = 0;
 
@@ -181,7 +181,7 @@ static int schemas_check(const struct http_route *routes, size_t n, const cJSON 
 }
 
 int http_openapi(const struct http_route *routes, size_t n, const char *version,
-		 const char *schemas, cJSON **ret, struct blix_error *err)
+                 const char *schemas, cJSON **ret, struct blix_error *err)
 {
 	cleanup(json_freep)
 	cJSON *document = json_object();

@@ -9,6 +9,6 @@
  * schema Error is added. A schema that a route names and `schemas` lacks is -BLIX_E_INVALID.
  * *ret is the caller's. */
 int http_openapi(const struct http_route *routes, size_t n, const char *version,
-		 const char *schemas, cJSON **ret, struct blix_error *err);
+                 const char *schemas, cJSON **ret, struct blix_error *err);
 
 #endif

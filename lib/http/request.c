@@ -158,7 +158,7 @@ static bool path_matches(const struct http_request *request, const char *path)
 		if (i == request->n_segments)
 			return false;
 		if (is_param(part, n) ? request->segments[i][0] == '\0'
-				      : !same(request->segments[i], part, n))
+		                      : !same(request->segments[i], part, n))
 			return false;
 	}
 	return i == request->n_segments;
@@ -185,7 +185,7 @@ static int request_route(struct http_request *request, const char *method, struc
 	if (allowed.len > 0) {
 		http_answer_header(request, "Allow", allowed.data);
 		(void)blix_fail(err, BLIX_E_METHOD, "%s is not possible here, only %s", method,
-				allowed.data);
+		                allowed.data);
 		return -(int)BLIX_E_METHOD;
 	}
 	(void)blix_fail(err, BLIX_E_NOTFOUND, "no such route");
@@ -210,7 +210,7 @@ static const char *param_type(const char *list, const char *name, size_t *ret_n)
 }
 
 static int check_type(const struct http_param *param, const char *type, size_t n,
-		      struct blix_error *err)
+                      struct blix_error *err)
 {
 	uint64_t value;
 
@@ -239,14 +239,14 @@ static int check_query(const struct http_request *request, struct blix_error *er
 		type = param_type(request->route->query, param->name, &n);
 		if (type == NULL) {
 			(void)blix_fail(err, BLIX_E_INVALID, "unknown query parameter \"%s\"",
-					param->name);
+			                param->name);
 			blix_reason(err, "unknown-parameter");
 			return -(int)BLIX_E_INVALID;
 		}
 		for (size_t k = 0; k < i; k++) {
 			if (strcmp(request->params[k].name, param->name) == 0)
 				return blix_fail(err, BLIX_E_INVALID,
-						 "query parameter \"%s\" comes twice", param->name);
+				                 "query parameter \"%s\" comes twice", param->name);
 		}
 		if (check_type(param, type, n, err) < 0)
 			return blix_wrap(err, "query parameter \"%s\"", param->name);
@@ -261,7 +261,7 @@ struct header_check {
 };
 
 static enum MHD_Result check_header(void *data, enum MHD_ValueKind kind, const char *name,
-				    const char *value)
+                                    const char *value)
 {
 	struct header_check *check = data;
 
@@ -284,13 +284,13 @@ static int check_headers(const struct http_request *request, struct blix_error *
 	if (n > LIMIT_HTTP_HEADERS)
 		return blix_fail(err, BLIX_E_INVALID, "more than %d headers", LIMIT_HTTP_HEADERS);
 	(void)MHD_get_connection_values(request->connection->mhd, MHD_HEADER_KIND, check_header,
-					&check);
+	                                &check);
 	if (check.twice != NULL)
 		return blix_fail(err, BLIX_E_INVALID, "header \"%s\" comes twice", check.twice);
 	if (http_header(request, "Content-Length") != NULL &&
 	    http_header(request, "Transfer-Encoding") != NULL)
 		return blix_fail(err, BLIX_E_INVALID,
-				 "both Content-Length and Transfer-Encoding are given");
+		                 "both Content-Length and Transfer-Encoding are given");
 	return 0;
 }
 
@@ -307,7 +307,7 @@ static int check_body(struct http_request *request, struct blix_error *err)
 		return blix_fail(err, BLIX_E_INVALID, "this request takes no body");
 	if (length > most)
 		return blix_fail(err, BLIX_E_TOOBIG, "the body is %llu bytes long, the most is %zu",
-				 (unsigned long long)length, most);
+		                 (unsigned long long)length, most);
 	buf_init(&request->body, most);
 	return 0;
 }
@@ -322,7 +322,7 @@ static int request_check(struct http_request *request, const char *method, struc
 		return blix_fail(err, BLIX_E_UNAVAILABLE, "the daemon is stopping");
 	if (connection->refused)
 		return blix_fail(err, BLIX_E_BUSY, "user %u has more than %d connections",
-				 (unsigned)connection->peer.uid, LIMIT_HTTP_USER);
+		                 (unsigned)connection->peer.uid, LIMIT_HTTP_USER);
 	if (!request->uri_valid)
 		return blix_fail(err, BLIX_E_INVALID, "the request line is not valid");
 	r = check_headers(request, err);
@@ -384,7 +384,7 @@ int request_body(struct http_request *request, const char *data, size_t n)
 		}
 		if (refused == BLIX_E_TOOBIG)
 			request_refuse(request, refused, "the body is longer than %zu bytes",
-				       request->body.cap);
+			               request->body.cap);
 		else
 			request_refuse(request, refused, "too many request bodies at once");
 		body_drop(request);

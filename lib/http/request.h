@@ -8,7 +8,7 @@
 #include <stdbool.h>
 
 #define REQUEST_SEGMENTS 16 /* parts of a path; no route has as many */
-#define REQUEST_PARAMS	 32 /* query parameters; no route allows as many */
+#define REQUEST_PARAMS   32 /* query parameters; no route allows as many */
 
 struct http_connection;
 
@@ -46,14 +46,14 @@ struct http_request {
 	bool begun; /* headers were seen */
 	bool queued;
 	const struct http_route *route; /* NULL until routed */
-	char *uri;			/* owns what the pointers below point to */
+	char *uri;                      /* owns what the pointers below point to */
 	bool uri_valid;
 	const char *segments[REQUEST_SEGMENTS];
 	size_t n_segments;
 	struct http_param params[REQUEST_PARAMS];
 	size_t n_params;
 	struct buf body;
-	size_t dropped;		   /* body bytes read and not kept */
+	size_t dropped;            /* body bytes read and not kept */
 	struct http_line *headers; /* of the answer */
 	size_t n_headers;
 	struct MHD_Response *response;
@@ -94,7 +94,7 @@ struct http_server {
 	uv_timer_t timer;
 	struct http_connection *connections;
 	size_t n_connections;
-	size_t body_bytes;	       /* held by all requests */
+	size_t body_bytes;             /* held by all requests */
 	struct http_deadlines idle;    /* no request line yet */
 	struct http_deadlines receive; /* not whole yet */
 	bool run_again;

@@ -86,7 +86,7 @@ static size_t user_connections(const struct http_server *server, uid_t uid)
 }
 
 static struct http_connection *connection_open(struct http_server *server,
-					       struct MHD_Connection *mhd)
+                                               struct MHD_Connection *mhd)
 {
 	struct http_connection *connection = xcalloc(1, sizeof(*connection));
 	const union MHD_ConnectionInfo *info =
@@ -135,7 +135,7 @@ static void connection_free(struct http_connection *connection)
 }
 
 static void on_connection(void *data, struct MHD_Connection *mhd, void **context,
-			  enum MHD_ConnectionNotificationCode code)
+                          enum MHD_ConnectionNotificationCode code)
 {
 	if (code == MHD_CONNECTION_NOTIFY_STARTED) {
 		*context = connection_open(data, mhd);
@@ -165,7 +165,7 @@ static void *on_uri(void *data, const char *uri, struct MHD_Connection *mhd)
 }
 
 static void on_completed(void *data, struct MHD_Connection *mhd, void **context,
-			 enum MHD_RequestTerminationCode code)
+                         enum MHD_RequestTerminationCode code)
 {
 	struct http_connection *connection = connection_of(mhd);
 
@@ -202,8 +202,8 @@ static enum MHD_Result request_handle(struct http_request *request)
 }
 
 static enum MHD_Result on_request(void *data, struct MHD_Connection *mhd, const char *url,
-				  const char *method, const char *version, const char *body,
-				  size_t *n, void **context)
+                                  const char *method, const char *version, const char *body,
+                                  size_t *n, void **context)
 {
 	struct http_request *request = *context;
 	int r;
@@ -431,13 +431,13 @@ static struct MHD_Daemon *daemon_start(struct http_server *server)
 	const struct http_config *config = &server->config;
 
 	return MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request,
-				server, MHD_OPTION_LISTEN_SOCKET, server->listen_fd,
-				MHD_OPTION_CONNECTION_LIMIT, config->connections_max,
-				MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL_BYTES,
-				MHD_OPTION_CONNECTION_TIMEOUT, (config->idle_ms + 999) / 1000,
-				MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_URI_LOG_CALLBACK,
-				on_uri, server, MHD_OPTION_NOTIFY_CONNECTION, on_connection, server,
-				MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_END);
+	                        server, MHD_OPTION_LISTEN_SOCKET, server->listen_fd,
+	                        MHD_OPTION_CONNECTION_LIMIT, config->connections_max,
+	                        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL_BYTES,
+	                        MHD_OPTION_CONNECTION_TIMEOUT, (config->idle_ms + 999) / 1000,
+	                        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_URI_LOG_CALLBACK,
+	                        on_uri, server, MHD_OPTION_NOTIFY_CONNECTION, on_connection, server,
+	                        MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_END);
 }
 
 static void loop_start(struct http_server *server)
@@ -467,7 +467,7 @@ static void config_defaults(struct http_config *config)
 }
 
 int http_server_open(uv_loop_t *loop, const struct http_config *config, struct http_server **ret,
-		     struct blix_error *err)
+                     struct blix_error *err)
 {
 	cleanup(freep)
 	struct http_server *server = xcalloc(1, sizeof(*server));
@@ -491,7 +491,7 @@ int http_server_open(uv_loop_t *loop, const struct http_config *config, struct h
 		socket_remove(server);
 		(void)close(server->listen_fd);
 		return blix_fail(err, BLIX_E_IO, "start the HTTP server on %s",
-				 config->socket_path);
+		                 config->socket_path);
 	}
 	loop_start(server);
 	*ret = take(server);

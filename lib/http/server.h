@@ -54,8 +54,8 @@ struct http_route {
 	/* "wait=duration revision=u64 all=bool": every parameter that may come, with its type
 	 * (string, u64, bool, duration, size, name), which is checked. NULL: none. */
 	const char *query;
-	unsigned flags;				    /* the caller's own */
-	size_t body_max;			    /* 0: a body is refused; at most LIMIT_BODY */
+	unsigned flags;                             /* the caller's own */
+	size_t body_max;                            /* 0: a body is refused; at most LIMIT_BODY */
 	const char *request_schema, *answer_schema; /* names for http_openapi(); NULL: none */
 };
 
@@ -68,7 +68,7 @@ struct http_config {
 	void *data;
 	/* Asked for each request before its handler; a failure is the answer. NULL: all may. */
 	int (*allow)(void *data, const struct http_peer *peer, const struct http_route *route,
-		     struct blix_error *err);
+	             struct blix_error *err);
 	/* 0: the limits of base/limits.h. */
 	unsigned connections_max;
 	unsigned receive_ms;
@@ -79,7 +79,7 @@ struct http_config {
  * nobody answers is replaced; one with a server behind it is -BLIX_E_BUSY, anything that is not a
  * socket -BLIX_E_REFUSED. */
 int http_server_open(uv_loop_t *loop, const struct http_config *config, struct http_server **ret,
-		     struct blix_error *err);
+                     struct blix_error *err);
 /* Stops accepting and removes the socket file at the next turn, cancels the requests that wait
  * (their cancel callbacks run) and answers them 503, then frees and calls cb, which may be NULL.
  * Answers still under way are cut. May be called from a handler. */
@@ -102,18 +102,18 @@ void http_answer_header(struct http_request *request, const char *name, const ch
 /* Each answers and thereby ends the request: it must not be touched afterwards. */
 /* The body was malloc'ed and is taken; NULL with n = 0 is an empty one. */
 void http_answer(struct http_request *request, int status, const char *content_type,
-		 char *body_taken, size_t n);
+                 char *body_taken, size_t n);
 void http_answer_json(struct http_request *request, int status, const cJSON *tree);
 /* `details` (an object, or NULL) is copied. */
 void http_answer_error(struct http_request *request, const struct blix_error *err,
-		       const cJSON *details);
+                       const cJSON *details);
 /* The body comes in pieces, as the client takes them: produce() appends the next one (at most
  * LIMIT_HTTP_PIECE bytes) to `out`, which is empty, and returns 1 for more, 0 for the end, negative
  * to cut the connection so that the client sees a broken answer. done() is called once, at the end
  * or when the client went away. Neither may call into this server. */
 void http_answer_stream(struct http_request *request, int status, const char *content_type,
-			int (*produce)(void *data, struct buf *out), void (*done)(void *data),
-			void *data);
+                        int (*produce)(void *data, struct buf *out), void (*done)(void *data),
+                        void *data);
 
 /* Who does not answer before the handler returns must set this: cb is called once, instead of an
  * answer, when the client goes away or the server closes; after it the request is gone. Answering

@@ -49,13 +49,13 @@ bool microvm_single_user(void)
 }
 
 void microvm_env(const struct microvm_host *host, const char *tmp_dir, const char *accel,
-		 struct argv *env)
+                 struct argv *env)
 {
 	argv_pushf(env, "PATH=%s", host->path);
 	argv_pushf(env, "HOME=%s", host->home);
 	argv_push(env, "LANG=C.UTF-8");
 	argv_pushf(env, "NIX_CONFIG=experimental-features = nix-command flakes\n%s%s",
-		   host->single_user ? "build-users-group =\n" : "", host->nix_config);
+	           host->single_user ? "build-users-group =\n" : "", host->nix_config);
 	argv_pushf(env, "MICROVM_STATE_DIR=%s", host->microvms_dir);
 	argv_pushf(env, "MICROVM_GCROOTS_DIR=%s", host->gcroots_dir);
 	if (tmp_dir != NULL)
@@ -65,7 +65,7 @@ void microvm_env(const struct microvm_host *host, const char *tmp_dir, const cha
 }
 
 void microvm_argv_create(const struct microvm_host *host, const char *flake_dir, const char *name,
-			 struct argv *argv)
+                         struct argv *argv)
 {
 	assert(parse_name("name", name, NULL) == 0);
 	argv_push(argv, host->microvm);
@@ -93,7 +93,7 @@ void microvm_argv_status(const struct microvm_host *host, const char *name, stru
 }
 
 void microvm_argv_start(const struct microvm_host *host, const char *name, uint64_t uid,
-			uint64_t epoch, struct argv *argv)
+                        uint64_t epoch, struct argv *argv)
 {
 	assert(parse_name("name", name, NULL) == 0);
 	argv_push(argv, host->shim);

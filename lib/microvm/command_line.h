@@ -29,15 +29,15 @@ bool microvm_single_user(void);
 
 /* tmp_dir: the call's own TMPDIR, NULL for none. accel: "kvm", "tcg" or "" for the runner. */
 void microvm_env(const struct microvm_host *host, const char *tmp_dir, const char *accel,
-		 struct argv *env);
+                 struct argv *env);
 void microvm_argv_create(const struct microvm_host *host, const char *flake_dir, const char *name,
-			 struct argv *argv);
+                         struct argv *argv);
 void microvm_argv_update(const struct microvm_host *host, const char *name, struct argv *argv);
 /* name NULL: all VMs of the host. */
 void microvm_argv_status(const struct microvm_host *host, const char *name, struct argv *argv);
 /* blix-shim ... -- microvm -r NAME */
 void microvm_argv_start(const struct microvm_host *host, const char *name, uint64_t uid,
-			uint64_t epoch, struct argv *argv);
+                        uint64_t epoch, struct argv *argv);
 
 void nix_argv_version(struct argv *argv);
 void nix_argv_metadata(const char *flake, struct argv *argv);

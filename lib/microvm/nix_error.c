@@ -17,47 +17,47 @@ static const struct rule {
 	const char *hint;
 } rules[] = {
 	{"No space left on device", NULL, BLIX_E_DISKFULL, "disk-full", true,
-	 "free space on the node: nix-collect-garbage"},
+         "free space on the node: nix-collect-garbage"},
 	{"experimental Nix feature", "is disabled", BLIX_E_IMAGE, "nix-misconfigured", false,
-	 "enable the features nix-command and flakes in nixConfig"},
+         "enable the features nix-command and flakes in nixConfig"},
 	{"requires lock file changes", NULL, BLIX_E_IMAGE, "lock-changed", false,
-	 "the base changed under its name: create the VM again to lock it anew"},
+         "the base changed under its name: create the VM again to lock it anew"},
 	{"NAR hash mismatch", NULL, BLIX_E_IMAGE, "flake-changed", false,
-	 "the base changed under its name: create the VM again to lock it anew"},
+         "the base changed under its name: create the VM again to lock it anew"},
 	{"builder for '", "failed", BLIX_E_IMAGE, "build-failed", false,
-	 "the lines above are the end of the build log"},
+         "the lines above are the end of the build log"},
 	{"Cannot build '", NULL, BLIX_E_IMAGE, "build-failed", false,
-	 "the lines above are the end of the build log"},
+         "the lines above are the end of the build log"},
 	{"unable to download", NULL, BLIX_E_IMAGE, "fetch-failed", true,
-	 "the node could not reach the source: check its network"},
+         "the node could not reach the source: check its network"},
 	{"resolve host", NULL, BLIX_E_IMAGE, "fetch-failed", true,
-	 "the node could not reach the source: check its network"},
+         "the node could not reach the source: check its network"},
 	{"program 'git' failed", NULL, BLIX_E_IMAGE, "fetch-failed", true,
-	 "check that the repository exists and that the node may read it"},
+         "check that the repository exists and that the node may read it"},
 	{"is not a valid URL", NULL, BLIX_E_IMAGE, "flake-missing", false,
-	 "a flake reference looks like github:OWNER/REPO or path:/DIR"},
+         "a flake reference looks like github:OWNER/REPO or path:/DIR"},
 	{"syntax error", NULL, BLIX_E_IMAGE, "flake-eval-failed", false,
-	 "try: nix flake check on the flake"},
+         "try: nix flake check on the flake"},
 	{"attribute 'extendModules' missing", NULL, BLIX_E_IMAGE, "no-extend-modules", false,
-	 "this guest cannot be adjusted: use --plain, or see docs/guest-contract.md"},
+         "this guest cannot be adjusted: use --plain, or see docs/guest-contract.md"},
 	{"attribute 'declaredRunner' missing", NULL, BLIX_E_IMAGE, "not-a-microvm", false,
-	 "import microvm.nix's module in this configuration"},
+         "import microvm.nix's module in this configuration"},
 	{"attribute 'microvm' missing", NULL, BLIX_E_IMAGE, "not-a-microvm", false,
-	 "import microvm.nix's module in this configuration"},
+         "import microvm.nix's module in this configuration"},
 	{"attribute '", "base.nixosConfigurations", BLIX_E_IMAGE, "flake-attribute-missing", false,
-	 "name one of its nixosConfigurations: --flake REF#ATTR"},
+         "name one of its nixosConfigurations: --flake REF#ATTR"},
 	{"does not provide attribute", NULL, BLIX_E_IMAGE, "flake-attribute-missing", false,
-	 "name one of its nixosConfigurations: --flake REF#ATTR"},
+         "name one of its nixosConfigurations: --flake REF#ATTR"},
 	{"-source/flake.nix': No such file", NULL, BLIX_E_IMAGE, "flake-missing", false,
-	 "there is no flake.nix in that place"},
+         "there is no flake.nix in that place"},
 	{"/flake.nix' file", NULL, BLIX_E_IMAGE, "flake-missing", false,
-	 "there is no flake.nix in that place"},
+         "there is no flake.nix in that place"},
 	{"-source': No such file", NULL, BLIX_E_IMAGE, "flake-source-gone", false,
-	 "the locked source left the store: create the VM again to lock it anew"},
+         "the locked source left the store: create the VM again to lock it anew"},
 	{"getting status of '", "No such file", BLIX_E_IMAGE, "flake-missing", false,
-	 "a flake on this machine is named by its absolute path"},
+         "a flake on this machine is named by its absolute path"},
 	{"path '", "does not exist", BLIX_E_IMAGE, "flake-missing", false,
-	 "a flake on this machine is named by its absolute path"},
+         "a flake on this machine is named by its absolute path"},
 };
 static const struct rule otherwise = {
 	"", NULL, BLIX_E_IMAGE, "flake-eval-failed", false, "try: nix flake check on the flake"};
@@ -84,7 +84,7 @@ static char *strip(const char *text)
 static bool is_useful(const char *line, size_t n)
 {
 	static const char *const noise[] = {"(use '--show-trace'", "For full logs, run",
-					    "warning: error: unable to download"};
+	                                    "warning: error: unable to download"};
 
 	if (strspn(line, " \t|") >= n)
 		return false;
@@ -208,7 +208,7 @@ bool nix_error_explain(const char *text, struct blix_error *err)
 		(void)blix_fail(err, rule->code, "%s", error);
 	else
 		(void)blix_fail(err, rule->code, "%.*s\n%s", (int)head, error,
-				last_bytes(error, LIMIT_MESSAGE - head - 1));
+		                last_bytes(error, LIMIT_MESSAGE - head - 1));
 	blix_reason(err, rule->reason);
 	blix_hint(err, "%s", rule->hint);
 	return rule->retry;

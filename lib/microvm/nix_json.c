@@ -81,7 +81,7 @@ static int locked_url(const cJSON *root, const cJSON *locked, char **ret, struct
 			return blix_fail(err, BLIX_E_IMAGE, "metadata without path or narHash");
 		*ret = path_url(path, hash, dir);
 		return *ret != NULL ? 0
-				    : blix_fail(err, BLIX_E_IMAGE, "the locked URL is too long");
+		                    : blix_fail(err, BLIX_E_IMAGE, "the locked URL is too long");
 	}
 	if (url == NULL)
 		return blix_fail(err, BLIX_E_IMAGE, "metadata without a url");
@@ -90,7 +90,7 @@ static int locked_url(const cJSON *root, const cJSON *locked, char **ret, struct
 }
 
 static int metadata_read(const cJSON *root, char **ret_url, unsigned *ret_inputs,
-			 struct blix_error *err)
+                         struct blix_error *err)
 {
 	const cJSON *locked = NULL;
 	unsigned inputs = 0;
@@ -108,7 +108,7 @@ static int metadata_read(const cJSON *root, char **ret_url, unsigned *ret_inputs
 }
 
 int nix_metadata_parse(const char *text, size_t n, char **ret_url, unsigned *ret_inputs,
-		       struct blix_error *err)
+                       struct blix_error *err)
 {
 	cleanup(json_freep)
 	cJSON *root = NULL;
@@ -162,7 +162,7 @@ static bool counts_always(const cJSON *item)
 }
 
 static int count(const cJSON *root, const char *key, bool (*counts)(const cJSON *), uint32_t *ret,
-		 struct blix_error *err)
+                 struct blix_error *err)
 {
 	const cJSON *array = NULL, *item;
 	int rc = json_get_array(root, key, &array, err);
@@ -189,7 +189,7 @@ static int scalars_check(const struct scalars *s, struct blix_error *err)
 		return blix_fail(err, BLIX_E_IMAGE, "microvm.vcpu must be 1 to %d", LIMIT_CPUS);
 	if (s->mib == 0 || s->mib > LIMIT_MEMORY >> 20)
 		return blix_fail(err, BLIX_E_IMAGE, "microvm.mem must be 1 to %llu MiB",
-				 LIMIT_MEMORY >> 20);
+		                 LIMIT_MEMORY >> 20);
 	if (s->hypervisor == NULL || strlen(s->hypervisor) > LIMIT_NAME)
 		return blix_fail(err, BLIX_E_IMAGE, "microvm.hypervisor is not a name");
 	if (s->runner == NULL || s->runner[0] != '/' || strlen(s->runner) > LIMIT_FLAKE)
@@ -242,11 +242,11 @@ int nix_resolved_parse(const char *text, size_t n, struct vm_resolved *ret, stru
 int nix_too_old(unsigned version, struct blix_error *err)
 {
 	(void)blix_fail(err, BLIX_E_IMAGE,
-			"the flake has inputs, and those need Nix 2.18 or newer (this node has "
-			"%u.%u)",
-			version / 1000, version % 1000);
+	                "the flake has inputs, and those need Nix 2.18 or newer (this node has "
+	                "%u.%u)",
+	                version / 1000, version % 1000);
 	blix_reason(err, "nix-too-old");
 	blix_hint(err, "install a newer Nix on the node, or use a flake without inputs such as "
-		       "examples/debian");
+	               "examples/debian");
 	return -(int)BLIX_E_IMAGE;
 }

@@ -13,7 +13,7 @@ unsigned nix_version_parse(const char *text);
 /* `nix flake metadata --json`: the URL that names the contents (the caller's to free), and how many
  * inputs the flake locks. */
 int nix_metadata_parse(const char *text, size_t n, char **ret_url, unsigned *ret_inputs,
-		       struct blix_error *err);
+                       struct blix_error *err);
 /* The number of nodes in a flake.lock; root counts. */
 int nix_lock_count(const char *text, size_t n, unsigned *ret_nodes, struct blix_error *err);
 /* The evaluation's answer. *ret is initialised by it, on success only; lock and base_url stay

@@ -96,7 +96,7 @@ static int read_exit(const cJSON *item, struct status_vm *vm, struct blix_error 
 		rc = read_time(end, "endedAt", &vm->ended_ms, err);
 	if (rc == 0 && (code > 255 || sig > 127))
 		rc = blix_fail(err, BLIX_E_INVALID, "exit code %ju or signal %ju is out of range",
-			       (uintmax_t)code, (uintmax_t)sig);
+		               (uintmax_t)code, (uintmax_t)sig);
 	vm->exited = true;
 	vm->exit_code = sig != 0 ? 128 + (int32_t)(sig & 127) : (int32_t)(code & 255);
 	return rc;

@@ -23,7 +23,7 @@ struct status_vm {
 	uint64_t shim_pid, shim_start_time;
 	char boot_id[40];
 	uint64_t started_ms; /* wall clock */
-	bool exited;	     /* the shim noted an end */
+	bool exited;         /* the shim noted an end */
 	int32_t exit_code;   /* 128+n for signal n */
 	uint64_t ended_ms;
 	char *error; /* this one VM could not be looked at, "" fine */

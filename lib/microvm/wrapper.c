@@ -36,8 +36,8 @@ int wrapper_url_check(const char *url, struct blix_error *err)
 		return blix_fail(err, BLIX_E_SPEC, "'%.64s' is no flake reference", url);
 	if (url[good] != '\0')
 		return blix_fail(err, BLIX_E_SPEC,
-				 "flake reference '%.200s': character %zu is not allowed", url,
-				 good + 1);
+		                 "flake reference '%.200s': character %zu is not allowed", url,
+		                 good + 1);
 	return 0;
 }
 
@@ -90,7 +90,7 @@ static int write_lock(const char *dir, const char *lock, struct blix_error *err)
 }
 
 int wrapper_write(const char *dir, const char *name, const struct vm_spec *spec,
-		  const char *base_url, const char *lock, struct blix_error *err)
+                  const char *base_url, const char *lock, struct blix_error *err)
 {
 	cleanup(freep)
 	char *flake = NULL;

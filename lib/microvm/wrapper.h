@@ -16,6 +16,6 @@ bool wrapper_url_is_locked(const char *url);
 /* Writes flake.nix, spec.json and, unless lock is "", flake.lock into `dir`, which is made. Without
  * a lock, one that is there is removed. */
 int wrapper_write(const char *dir, const char *name, const struct vm_spec *spec,
-		  const char *base_url, const char *lock, struct blix_error *err);
+                  const char *base_url, const char *lock, struct blix_error *err);
 
 #endif

@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <sys/pidfd.h>
 
-#define STAT_STATE	3 /* proc(5) counts the fields of /proc/PID/stat from 1 */
+#define STAT_STATE      3 /* proc(5) counts the fields of /proc/PID/stat from 1 */
 #define STAT_START_TIME 22
 
 /* The fields after the command name, which is in parentheses and may itself hold anything. */
@@ -75,7 +75,7 @@ bool process_is(pid_t pid, uint64_t start_time, const char *boot_id)
 }
 
 int process_open(pid_t pid, uint64_t start_time, const char *boot_id, int *ret_pidfd,
-		 struct blix_error *err)
+                 struct blix_error *err)
 {
 	int fd;
 
@@ -90,8 +90,8 @@ int process_open(pid_t pid, uint64_t start_time, const char *boot_id, int *ret_p
 	if (!process_is(pid, start_time, boot_id)) {
 		(void)close(fd);
 		return blix_fail(err, BLIX_E_NOTFOUND,
-				 "process %d is not the one that started at tick %" PRIu64,
-				 (int)pid, start_time);
+		                 "process %d is not the one that started at tick %" PRIu64,
+		                 (int)pid, start_time);
 	}
 	*ret_pidfd = fd;
 	return 0;

@@ -17,7 +17,7 @@ bool process_is(pid_t pid, uint64_t start_time, const char *boot_id);
 /* A pidfd of exactly that process: opened first, checked after, so that the pid cannot have changed
  * hands in between. -BLIX_E_NOTFOUND when it has ended. */
 int process_open(pid_t pid, uint64_t start_time, const char *boot_id, int *ret_pidfd,
-		 struct blix_error *err);
+                 struct blix_error *err);
 /* -BLIX_E_NOTFOUND when the process has ended. */
 int process_signal(int pidfd, int sig, struct blix_error *err);
 

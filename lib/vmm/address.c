@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 int address_fail(struct blix_error *err, enum blix_code code, const char *reason, const char *fmt,
-		 ...)
+                 ...)
 {
 	char text[256];
 	va_list args;
@@ -34,7 +34,7 @@ int address_connect_failed(struct blix_error *err, int sys)
 		return address_fail(err, BLIX_E_NOTFOUND, REASON_NO_SOCKET, "no socket");
 	case ECONNREFUSED:
 		return address_fail(err, BLIX_E_UNAVAILABLE, REASON_REFUSED,
-				    "connection refused: nobody listens");
+		                    "connection refused: nobody listens");
 	default:
 		rc = blix_fail_sys(err, sys, "connect");
 		return rc;
@@ -64,7 +64,7 @@ int address_init(struct address *a, const char *path, struct blix_error *err)
 	if (a->dirfd < 0)
 		return address_connect_failed(err, errno);
 	(void)snprintf(a->path, sizeof(a->path), "/proc/self/fd/%d%.*s", a->dirfd,
-		       (int)sizeof(a->path) - 32, slash);
+	               (int)sizeof(a->path) - 32, slash);
 	return 0;
 }
 

@@ -54,7 +54,7 @@ static int qmp_connect(struct qmp *q, const char *path, struct blix_error *err)
 		return rc;
 	memcpy(to.sun_path, a.path, sizeof(to.sun_path));
 	while ((sys = connect(q->fd, (struct sockaddr *)&to, sizeof(to)) < 0 ? errno : 0) ==
-		       EAGAIN &&
+	               EAGAIN &&
 	       qmp_time_left(q) > 0)
 		(void)poll(NULL, 0, QMP_RETRY_MS);
 	address_done(&a);
@@ -75,13 +75,13 @@ static int qmp_fill(struct qmp *q, struct blix_error *err)
 	room = buf_room(&q->in, QMP_READ);
 	if (room == NULL)
 		return address_fail(err, BLIX_E_TOOBIG, REASON_TOO_BIG,
-				    "answer is larger than %u bytes", LIMIT_QMP);
+		                    "answer is larger than %u bytes", LIMIT_QMP);
 	n = recv(q->fd, room, QMP_READ, MSG_DONTWAIT);
 	if (n > 0)
 		buf_grew(&q->in, (size_t)n);
 	else if (n == 0)
 		return address_fail(err, BLIX_E_UNAVAILABLE, REASON_CLOSED,
-				    "hung up without an answer");
+		                    "hung up without an answer");
 	else if (errno == ECONNRESET || errno == EPIPE)
 		return address_fail(err, BLIX_E_UNAVAILABLE, REASON_CLOSED, "connection reset");
 	else if (errno != EAGAIN && errno != EINTR)
@@ -107,7 +107,7 @@ static int qmp_receive(struct qmp *q, cJSON **ret, struct blix_error *err)
 	rc = json_parse(q->in.data, n, &json_limits_answer, &tree, err);
 	if (rc < 0 || !cJSON_IsObject(tree))
 		return address_fail(err, BLIX_E_CORRUPT, REASON_MALFORMED,
-				    "answer is not a JSON object");
+		                    "answer is not a JSON object");
 	buf_consume(&q->in, n + 1);
 	*ret = take(tree);
 	return 0;
@@ -126,7 +126,7 @@ static int qmp_send(struct qmp *q, const char *text, size_t n, struct blix_error
 			rc = qmp_wait(q, POLLOUT, err);
 		} else if (errno == EPIPE || errno == ECONNRESET) {
 			rc = address_fail(err, BLIX_E_UNAVAILABLE, REASON_CLOSED,
-					  "hung up without an answer");
+			                  "hung up without an answer");
 		} else if (errno != EINTR) {
 			rc = blix_fail_sys(err, errno, "send");
 		}
@@ -151,14 +151,14 @@ static int qmp_answered(cJSON *message, cJSON **ret, struct blix_error *err)
 	}
 	if (json_get_object(message, "error", &error, NULL) < 0 || error == NULL)
 		return address_fail(err, BLIX_E_CORRUPT, REASON_MALFORMED,
-				    "answer has neither return nor error");
+		                    "answer has neither return nor error");
 	(void)json_get_string(error, "desc", &text, NULL);
 	return address_fail(err, BLIX_E_REFUSED, REASON_ERROR, "%.200s",
-			    text != NULL ? text : "error without a description");
+	                    text != NULL ? text : "error without a description");
 }
 
 int qmp_execute(struct qmp *q, const char *command, const cJSON *arguments, cJSON **ret,
-		struct blix_error *err)
+                struct blix_error *err)
 {
 	cleanup(json_freep)
 	cJSON *request = json_object();
@@ -195,12 +195,12 @@ static int qmp_greet(struct qmp *q, struct blix_error *err)
 		return rc;
 	if (!cJSON_IsObject(cJSON_GetObjectItemCaseSensitive(greeting, "QMP")))
 		return address_fail(err, BLIX_E_CORRUPT, REASON_MALFORMED,
-				    "greeting is not that of QMP");
+		                    "greeting is not that of QMP");
 	return qmp_execute(q, "qmp_capabilities", NULL, NULL, err);
 }
 
 int qmp_open(const char *socket_path, unsigned deadline_ms, struct qmp **ret,
-	     struct blix_error *err)
+             struct blix_error *err)
 {
 	cleanup(qmp_freep)
 	struct qmp *q = xcalloc(1, sizeof(*q));
@@ -235,7 +235,7 @@ void qmp_freep(struct qmp **q)
 }
 
 int qmp_query(const char *socket_path, const char *command, unsigned deadline_ms, cJSON **ret,
-	      struct blix_error *err)
+              struct blix_error *err)
 {
 	cleanup(qmp_freep)
 	struct qmp *q = NULL;

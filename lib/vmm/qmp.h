@@ -16,9 +16,9 @@ void qmp_freep(struct qmp **q);
 /* `arguments` may be NULL and stays the caller's. *ret, the caller's, is what `return` held; ret
  * may be NULL. Events that arrive before the answer are passed over. */
 int qmp_execute(struct qmp *q, const char *command, const cJSON *arguments, cJSON **ret,
-		struct blix_error *err);
+                struct blix_error *err);
 /* One command without arguments in a session of its own. */
 int qmp_query(const char *socket, const char *command, unsigned deadline_ms, cJSON **ret,
-	      struct blix_error *err);
+              struct blix_error *err);
 
 #endif

@@ -87,7 +87,7 @@ static int curl_failed(const struct request *r, CURLcode code, struct blix_error
 
 	if (buf_failed(&r->answer) || code == CURLE_FILESIZE_EXCEEDED)
 		return address_fail(err, BLIX_E_TOOBIG, REASON_TOO_BIG,
-				    "answer is larger than %u bytes", LIMIT_QMP);
+		                    "answer is larger than %u bytes", LIMIT_QMP);
 	if (code == CURLE_OPERATION_TIMEDOUT)
 		return address_fail(err, BLIX_E_TIMEOUT, REASON_SILENT, "no answer in time");
 	if (code == CURLE_COULDNT_CONNECT) {
@@ -97,14 +97,14 @@ static int curl_failed(const struct request *r, CURLcode code, struct blix_error
 	if (code == CURLE_GOT_NOTHING || code == CURLE_RECV_ERROR || code == CURLE_SEND_ERROR ||
 	    code == CURLE_PARTIAL_FILE)
 		return address_fail(err, BLIX_E_UNAVAILABLE, REASON_CLOSED,
-				    "hung up without an answer");
+		                    "hung up without an answer");
 	if (code == CURLE_OUT_OF_MEMORY)
 		return blix_fail(err, BLIX_E_NOMEM, "out of memory");
 	return address_fail(err, BLIX_E_CORRUPT, REASON_MALFORMED, "answer is not HTTP");
 }
 
 static void request_prepare(struct request *r, const char *url, const char *body,
-			    unsigned deadline_ms)
+                            unsigned deadline_ms)
 {
 	__typeof__(&curl_easy_setopt) set = library.curl_easy_setopt;
 
@@ -137,13 +137,13 @@ static int request_run(struct request *r, struct blix_error *err)
 	(void)library.curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
 	if (status < 200 || status > 299)
 		return address_fail(err, BLIX_E_REFUSED, REASON_ERROR, "HTTP %ld: %.160s", status,
-				    r->answer.data != NULL ? r->answer.data : "");
+		                    r->answer.data != NULL ? r->answer.data : "");
 	return 0;
 }
 
 /* body NULL: GET. */
 static int rest_call(const char *socket, const char *path, const char *body, unsigned deadline_ms,
-		     struct buf *ret_answer, struct blix_error *err)
+                     struct buf *ret_answer, struct blix_error *err)
 {
 	cleanup(freep)
 	char *url = xasprintf("http://localhost%s", path);
@@ -178,7 +178,7 @@ static int library_need(struct blix_error *err)
 }
 
 int rest_get(const char *socket, const char *path, unsigned deadline_ms, cJSON **ret,
-	     struct blix_error *err)
+             struct blix_error *err)
 {
 	cleanup(buf_done)
 	struct buf answer = {0};
@@ -193,13 +193,13 @@ int rest_get(const char *socket, const char *path, unsigned deadline_ms, cJSON *
 	if (json_parse(answer.data, answer.len, &json_limits_answer, &tree, NULL) < 0 ||
 	    !cJSON_IsObject(tree))
 		return address_fail(err, BLIX_E_CORRUPT, REASON_MALFORMED,
-				    "answer is not a JSON object");
+		                    "answer is not a JSON object");
 	*ret = take(tree);
 	return 0;
 }
 
 int rest_put(const char *socket, const char *path, const char *body, unsigned deadline_ms,
-	     struct blix_error *err)
+             struct blix_error *err)
 {
 	cleanup(buf_done)
 	struct buf answer = {0};

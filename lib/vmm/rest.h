@@ -9,9 +9,9 @@
 
 /* *ret, the caller's, is the object that was answered. */
 int rest_get(const char *socket, const char *path, unsigned deadline_ms, cJSON **ret,
-	     struct blix_error *err);
+             struct blix_error *err);
 /* `body` is JSON, "" for none; whatever is answered with a status of success is passed over. */
 int rest_put(const char *socket, const char *path, const char *body, unsigned deadline_ms,
-	     struct blix_error *err);
+             struct blix_error *err);
 
 #endif

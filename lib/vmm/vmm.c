@@ -12,14 +12,14 @@
 struct vmm_driver {
 	const char *name;
 	int (*status)(const char *socket, unsigned deadline_ms, cJSON **ret,
-		      struct blix_error *err);
+	              struct blix_error *err);
 	const char *status_key; /* a string in what `status` answers */
 	int (*power_button)(const char *socket, unsigned deadline_ms, struct blix_error *err);
 	int (*quit)(const char *socket, unsigned deadline_ms, struct blix_error *err);
 };
 
 static int qemu_status(const char *socket, unsigned deadline_ms, cJSON **ret,
-		       struct blix_error *err)
+                       struct blix_error *err)
 {
 	return qmp_query(socket, "query-status", deadline_ms, ret, err);
 }
@@ -76,7 +76,7 @@ static int qemu_quit(const char *socket, unsigned deadline_ms, struct blix_error
 }
 
 static int cloud_status(const char *socket, unsigned deadline_ms, cJSON **ret,
-			struct blix_error *err)
+                        struct blix_error *err)
 {
 	return rest_get(socket, "/api/v1/vm.info", deadline_ms, ret, err);
 }
@@ -92,26 +92,26 @@ static int cloud_quit(const char *socket, unsigned deadline_ms, struct blix_erro
 }
 
 static int firecracker_status(const char *socket, unsigned deadline_ms, cJSON **ret,
-			      struct blix_error *err)
+                              struct blix_error *err)
 {
 	return rest_get(socket, "/", deadline_ms, ret, err);
 }
 
 static int firecracker_power_button(const char *socket, unsigned deadline_ms,
-				    struct blix_error *err)
+                                    struct blix_error *err)
 {
 	return rest_put(socket, "/actions", "{\"action_type\":\"SendCtrlAltDel\"}", deadline_ms,
-			err);
+	                err);
 }
 
 static const struct vmm_driver drivers[] = {
 	[VMM_UNKNOWN] = {.name = "unknown"},
 	[VMM_QEMU] = {"qemu", qemu_status, "status", qemu_power_button, qemu_quit},
 	[VMM_CLOUD_HYPERVISOR] = {"cloud-hypervisor", cloud_status, "state", cloud_power_button,
-				  cloud_quit},
+                                  cloud_quit},
 	/* Firecracker's API has no request that ends it. */
 	[VMM_FIRECRACKER] = {"firecracker", firecracker_status, "state", firecracker_power_button,
-			     NULL},
+                             NULL},
 	[VMM_CROSVM] = {.name = "crosvm"},
 	[VMM_KVMTOOL] = {.name = "kvmtool"},
 	/* Its QMP is a subset: query-status and quit are there, keys and power button are not. */
@@ -149,7 +149,7 @@ bool vmm_kind_answers(enum vmm_kind kind)
 static int vmm_unsupported(enum vmm_kind kind, const char *what, struct blix_error *err)
 {
 	return address_fail(err, BLIX_E_REFUSED, REASON_NOT_KNOWN, "no way to %s hypervisor %s",
-			    what, vmm_kind_name(kind));
+	                    what, vmm_kind_name(kind));
 }
 
 /* "Not started" -> "not-started": what came from outside, made one safe word. */
@@ -166,7 +166,7 @@ static void status_text(char *out, size_t n, const char *text)
 }
 
 int vmm_status(enum vmm_kind kind, const char *socket, unsigned deadline_ms, struct vmm_status *ret,
-	       struct blix_error *err)
+               struct blix_error *err)
 {
 	const struct vmm_driver *driver = vmm_driver(kind);
 	cleanup(json_freep)
@@ -183,13 +183,13 @@ int vmm_status(enum vmm_kind kind, const char *socket, unsigned deadline_ms, str
 	    json_get_string(answer, driver->status_key, &text, NULL) < 0 || text == NULL ||
 	    text[0] == '\0')
 		return address_fail(err, BLIX_E_CORRUPT, REASON_MALFORMED, "answer has no %s",
-				    driver->status_key);
+		                    driver->status_key);
 	status_text(ret->text, sizeof(ret->text), text);
 	return 0;
 }
 
 int vmm_power_button(enum vmm_kind kind, const char *socket, unsigned deadline_ms,
-		     struct blix_error *err)
+                     struct blix_error *err)
 {
 	const struct vmm_driver *driver = vmm_driver(kind);
 

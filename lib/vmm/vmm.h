@@ -31,7 +31,7 @@ struct vmm_status {
 
 /* The kinds that blix has no protocol for fail with REFUSED, reason `unsupported`. */
 int vmm_status(enum vmm_kind kind, const char *socket, unsigned deadline_ms, struct vmm_status *ret,
-	       struct blix_error *err);
+               struct blix_error *err);
 /* Asks the guest to shut down. Success says that the hypervisor took the request; whether the guest
  * heeds it, only the end of the process tells.
  *
@@ -39,7 +39,7 @@ int vmm_status(enum vmm_kind kind, const char *socket, unsigned deadline_ms, str
  * (systemd then reboots, which -no-reboot makes an exit), others by the button; QEMU takes the
  * button even when the machine has no ACPI, so its success proves nothing. */
 int vmm_power_button(enum vmm_kind kind, const char *socket, unsigned deadline_ms,
-		     struct blix_error *err);
+                     struct blix_error *err);
 /* Ends the hypervisor without asking the guest. */
 int vmm_quit(enum vmm_kind kind, const char *socket, unsigned deadline_ms, struct blix_error *err);
 

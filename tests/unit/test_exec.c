@@ -107,15 +107,15 @@ static void clean_inheritance(void **state)
 	(void)signal(SIGPIPE, SIG_IGN);
 	/* glibc keeps its own two signals (32, 33) ignored: only the lower ones are looked at */
 	run_init(&run,
-		 "ls /proc/self/fd | tr '\\n' ' '; readlink /proc/self/fd/0; pwd; env | sort; "
-		 "sed -nE 's/^(SigBlk|SigIgn):.*(.{7})$/\\1 \\2/p' /proc/self/status; "
-		 "ps -o pid= -o sid= -o pgid= -p $$ "
-		 "| awk '{print ($1==$2 && $2==$3) ? \"leader\" : \"member\"}'");
+	         "ls /proc/self/fd | tr '\\n' ' '; readlink /proc/self/fd/0; pwd; env | sort; "
+	         "sed -nE 's/^(SigBlk|SigIgn):.*(.{7})$/\\1 \\2/p' /proc/self/status; "
+	         "ps -o pid= -o sid= -o pgid= -p $$ "
+	         "| awk '{print ($1==$2 && $2==$3) ? \"leader\" : \"member\"}'");
 	(void)run_start(&run);
 	run_all(&run);
 	/* fd 3 is the directory that ls reads */
 	assert_string_equal(run.result.out.data, "0 1 2 3 /dev/null\n/\nPATH=/usr/bin:/bin\nPWD=/\n"
-						 "SigBlk 0000000\nSigIgn 0000000\nleader\n");
+	                                         "SigBlk 0000000\nSigIgn 0000000\nleader\n");
 	run_done(&run);
 	(void)sigprocmask(SIG_UNBLOCK, &usr1, NULL);
 	(void)close(leak);
@@ -234,17 +234,17 @@ static void failures_to_start(void **state)
 	argv_done(&run.argv);
 	argv_push(&run.argv, "no-such-program");
 	assert_int_equal(child_start(&run.loop, &run.options, on_result, &run, &child, &err),
-			 -BLIX_E_NOTFOUND);
+	                 -BLIX_E_NOTFOUND);
 	assert_non_null(strstr(err.text, "no-such-program"));
 	argv_done(&run.argv);
 	argv_push(&run.argv, "/dev/null");
 	assert_int_equal(child_start(&run.loop, &run.options, on_result, &run, &child, &err),
-			 -BLIX_E_DENIED);
+	                 -BLIX_E_DENIED);
 	run.options.cwd = "/nonexistent";
 	argv_done(&run.argv);
 	argv_push(&run.argv, "sh");
 	assert_int_equal(child_start(&run.loop, &run.options, on_result, &run, &child, &err),
-			 -BLIX_E_NOTFOUND);
+	                 -BLIX_E_NOTFOUND);
 	assert_int_equal(open_fds(), before);
 	assert_int_equal(run.calls, 0);
 	(void)uv_run(&run.loop, UV_RUN_DEFAULT);

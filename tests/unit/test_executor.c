@@ -34,13 +34,13 @@ static void desk_init(struct desk *d)
 	*d = (struct desk){.now_ms = 1000};
 	executor_init(&d->e, ME, 2, RETRY);
 	d->desired = (struct executor_desired){.uid = 7,
-					       .epoch = 1,
-					       .name = "web",
-					       .phase = VM_SCHEDULED,
-					       .here = true,
-					       .held = true,
-					       .grace_ms = 30000,
-					       .out_path = "/out"};
+	                                       .epoch = 1,
+	                                       .name = "web",
+	                                       .phase = VM_SCHEDULED,
+	                                       .here = true,
+	                                       .held = true,
+	                                       .grace_ms = 30000,
+	                                       .out_path = "/out"};
 	d->seen.runner = "";
 	desk_step(d, &(struct executor_event){.kind = EXECUTOR_LOOKED});
 	assert_int_equal(d->actions.n, 0);
@@ -53,7 +53,7 @@ static void desk_done(struct desk *d)
 }
 
 static const struct executor_action *expect(const struct desk *d, size_t i,
-					    enum executor_action_kind kind)
+                                            enum executor_action_kind kind)
 {
 	assert_true(i < d->actions.n);
 	assert_int_equal(d->actions.items[i].kind, kind);
@@ -61,7 +61,7 @@ static const struct executor_action *expect(const struct desk *d, size_t i,
 }
 
 static const struct vm_report *expect_report(const struct desk *d, size_t i,
-					     enum vm_report_kind kind)
+                                             enum vm_report_kind kind)
 {
 	const struct executor_action *action = expect(d, i, EXECUTOR_REPORT);
 
@@ -93,13 +93,13 @@ static void applied(struct desk *d)
 static void done(struct desk *d, enum blix_code code, const char *reason, bool final)
 {
 	const struct executor_event event = {.kind = EXECUTOR_DONE,
-					     .uid = 7,
-					     .code = code,
-					     .reason = reason,
-					     .message = "why",
-					     .final = final,
-					     .ms = 5,
-					     .seen = &d->seen};
+	                                     .uid = 7,
+	                                     .code = code,
+	                                     .reason = reason,
+	                                     .message = "why",
+	                                     .final = final,
+	                                     .ms = 5,
+	                                     .seen = &d->seen};
 
 	desk_step(d, &event);
 }
@@ -107,9 +107,9 @@ static void done(struct desk *d, enum blix_code code, const char *reason, bool f
 static void answered(struct desk *d, enum blix_code code)
 {
 	desk_step(d, &(struct executor_event){.kind = EXECUTOR_REPORTED,
-					      .uid = 7,
-					      .code = code,
-					      .revision = d->revision});
+	                                      .uid = 7,
+	                                      .code = code,
+	                                      .revision = d->revision});
 }
 
 static void look(struct desk *d)
@@ -640,21 +640,21 @@ static void world_show(struct world *w)
 			continue;
 		w->vms[i].revision = vm->revision;
 		desired = (struct executor_desired){.uid = vm->uid,
-						    .epoch = vm->epoch,
-						    .phase = vm->phase,
-						    .here = vm->node == ME,
-						    .resolving = vm->resolver == ME,
-						    .held = vm_held_by(vm, ME),
-						    .ready = vm->ready,
-						    .grace_ms = vm->grace_ms,
-						    .pid = vm->pid,
-						    .out_path = vm->resolved.out_path};
+		                                    .epoch = vm->epoch,
+		                                    .phase = vm->phase,
+		                                    .here = vm->node == ME,
+		                                    .resolving = vm->resolver == ME,
+		                                    .held = vm_held_by(vm, ME),
+		                                    .ready = vm->ready,
+		                                    .grace_ms = vm->grace_ms,
+		                                    .pid = vm->pid,
+		                                    .out_path = vm->resolved.out_path};
 		memcpy(desired.name, vm->name, sizeof(desired.name));
 		world_step(w,
-			   &(struct executor_event){.kind = EXECUTOR_DESIRED, .desired = &desired});
+		           &(struct executor_event){.kind = EXECUTOR_DESIRED, .desired = &desired});
 	}
 	world_step(w, &(struct executor_event){.kind = EXECUTOR_APPLIED,
-					       .revision = w->state->revision});
+	                                       .revision = w->state->revision});
 }
 
 static void world_found(struct world *w, const struct vm *vm, struct command *found)
@@ -700,10 +700,10 @@ static void world_end_action(struct world *w, unsigned i)
 	bool fails = w->faults && world_random(w, 4) == 0;
 	struct command found = {0};
 	struct executor_event event = {.kind = EXECUTOR_DONE,
-				       .uid = vm->uid,
-				       .code = fails ? BLIX_E_START : BLIX_OK,
-				       .reason = "fault",
-				       .seen = &h->seen};
+	                               .uid = vm->uid,
+	                               .code = fails ? BLIX_E_START : BLIX_OK,
+	                               .reason = "fault",
+	                               .seen = &h->seen};
 
 	if (!fails)
 		world_effect(w, h, vm->epoch);
@@ -725,7 +725,7 @@ static void world_answer(struct world *w, unsigned i)
 	struct command_result result;
 
 	event.uid = command->kind == COMMAND_VM_RESOLVED ? command->vm_resolved.uid
-							 : command->vm_report.uid;
+	                                                 : command->vm_report.uid;
 	h->report = NULL;
 	if (w->faults && world_random(w, 3) == 0) {
 		event.code = BLIX_E_NOLEADER;
@@ -740,7 +740,7 @@ static void world_answer(struct world *w, unsigned i)
 	/* Deleted: the wiring finds it gone at its next scan. */
 	if (state_vm_uid(w->state, event.uid) == NULL)
 		world_step(w,
-			   &(struct executor_event){.kind = EXECUTOR_FORGOTTEN, .uid = event.uid});
+		           &(struct executor_event){.kind = EXECUTOR_FORGOTTEN, .uid = event.uid});
 }
 
 /* The leader, in three lines. */
@@ -818,8 +818,8 @@ static void world_restart(struct world *w)
 
 		if (vm != NULL)
 			world_step(w, &(struct executor_event){.kind = EXECUTOR_SEEN,
-							       .uid = vm->uid,
-							       .seen = &w->vms[i].seen});
+			                                       .uid = vm->uid,
+			                                       .seen = &w->vms[i].seen});
 	}
 	world_step(w, &(struct executor_event){.kind = EXECUTOR_LOOKED});
 }

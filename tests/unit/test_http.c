@@ -141,17 +141,17 @@ static void handle_fail(struct http_request *request, void *data)
 
 static const struct http_route routes[] = {
 	{.method = "GET",
-	 .path = "/v1/vms/{name}",
-	 .handler = handle_vm,
-	 .summary = "Show one VM",
-	 .query = "wait=duration revision=u64",
-	 .answer_schema = "Vm"},
+         .path = "/v1/vms/{name}",
+         .handler = handle_vm,
+         .summary = "Show one VM",
+         .query = "wait=duration revision=u64",
+         .answer_schema = "Vm"},
 	{.method = "PUT", .path = "/v1/vms/{name}", .handler = handle_echo, .body_max = 16},
 	{.method = "POST",
-	 .path = "/v1/echo",
-	 .handler = handle_echo,
-	 .body_max = LIMIT_BODY,
-	 .request_schema = "Vm"},
+         .path = "/v1/echo",
+         .handler = handle_echo,
+         .body_max = LIMIT_BODY,
+         .request_schema = "Vm"},
 	{.method = "GET", .path = "/v1/wait", .handler = handle_wait},
 	{.method = "POST", .path = "/v1/wait", .handler = handle_wait, .body_max = 64},
 	{.method = "GET", .path = "/v1/stream", .handler = handle_stream},
@@ -161,7 +161,7 @@ static const struct http_route routes[] = {
 };
 
 static int allow(void *data, const struct http_peer *peer, const struct http_route *route,
-		 struct blix_error *err)
+                 struct blix_error *err)
 {
 	struct fixture *f = data;
 
@@ -186,12 +186,12 @@ static void wait_true(struct fixture *f, const bool *condition)
 static struct http_config config_of(struct fixture *f)
 {
 	return (struct http_config){.socket_path = f->path,
-				    .mode = 0660,
-				    .group = (gid_t)-1,
-				    .routes = routes,
-				    .n = array_size(routes),
-				    .data = f,
-				    .allow = allow};
+	                            .mode = 0660,
+	                            .group = (gid_t)-1,
+	                            .routes = routes,
+	                            .n = array_size(routes),
+	                            .data = f,
+	                            .allow = allow};
 }
 
 static void pool_is_closed(void *data)
@@ -259,13 +259,13 @@ static void answer_clear(struct answer *a)
 }
 
 static struct fetch *ask(struct fixture *f, const char *method, const char *path, const char *body,
-			 struct answer *a)
+                         struct answer *a)
 {
 	struct fetch_options options = {.socket_path = f->path,
-					.method = method,
-					.path = path,
-					.body = body,
-					.n = body != NULL ? strlen(body) : 0};
+	                                .method = method,
+	                                .path = path,
+	                                .body = body,
+	                                .n = body != NULL ? strlen(body) : 0};
 	struct fetch *fetch = NULL;
 
 	memset(a, 0, sizeof(*a));
@@ -317,7 +317,7 @@ struct raw {
 static void raw_check(struct raw *raw)
 {
 	raw->found = raw->wanted != NULL && raw->in.data != NULL &&
-		     strstr(raw->in.data, raw->wanted) != NULL;
+	             strstr(raw->in.data, raw->wanted) != NULL;
 }
 
 static void raw_event(uv_poll_t *poll, int status, int events)
@@ -472,7 +472,7 @@ static void refusals(void **state)
 		{"GET", "/v1/vms/a%zz", NULL, 400, "invalid", "invalid"},
 		{"GET", "/v1/vms/a%2", NULL, 400, "invalid", "invalid"},
 		{"GET", "/1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16/17", NULL, 400, "invalid",
-		 "invalid"},
+	         "invalid"},
 		{"POST", "/v1/close", "x", 400, "invalid", "invalid"},
 		{"PUT", "/v1/vms/a", "12345678901234567", 413, "too-big", "too-big"},
 		{"GET", "/v1/denied", NULL, 403, "denied", "denied"},
@@ -537,25 +537,25 @@ static void bad_clients(void **state)
 		{"GET /v1/vms/a HTTP/9.9\r\n\r\n", " 505 "},
 		{"GET http://x/v1/vms/a HTTP/1.1\r\nHost: x\r\n\r\n", " 400 "},
 		{"POST /v1/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"
-		 "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-		 " 400 "},
+	         "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+	         " 400 "},
 		{"POST /v1/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"
-		 "Content-Length: 6\r\n\r\nabcdef",
-		 " 400 "},
+	         "Content-Length: 6\r\n\r\nabcdef",
+	         " 400 "},
 		{"POST /v1/echo HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n", " 400 "},
 		{"POST /v1/echo HTTP/1.1\r\nHost: x\r\nContent-Length: "
-		 "99999999999999999999\r\n\r\n",
-		 " 413 "},
+	         "99999999999999999999\r\n\r\n",
+	         " 413 "},
 		{"GET /v1/vms/a HTTP/1.1\r\nHost: x\r\nA: 1\r\na: 2\r\n\r\n", "comes twice"},
 		{"POST /v1/close HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-		 "0\r\n\r\n",
-		 "takes no body"},
+	         "0\r\n\r\n",
+	         "takes no body"},
 		{"PUT /v1/vms/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-		 "11\r\n12345678901234567\r\n0\r\n\r\n",
-		 " 413 "},
+	         "11\r\n12345678901234567\r\n0\r\n\r\n",
+	         " 413 "},
 		{"PUT /v1/vms/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-		 "5\r\n12345\r\n0\r\n\r\n",
-		 "\r\n\r\n12345"},
+	         "5\r\n12345\r\n0\r\n\r\n",
+	         "\r\n\r\n12345"},
 		{"POST /v1/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\ntruncated", NULL},
 		{"GET /v1/vms/a HT", NULL},
 	};
@@ -677,7 +677,7 @@ static void pipelined(void **state)
 	(void)state;
 	raw_open(f, &raw);
 	raw_send(&raw, "GET /v1/wait HTTP/1.1\r\nHost: x\r\n\r\n"
-		       "GET /v1/vms/second HTTP/1.1\r\nHost: x\r\n\r\n");
+	               "GET /v1/vms/second HTTP/1.1\r\nHost: x\r\n\r\n");
 	while (f->waiting == NULL)
 		(void)uv_run(&f->loop, UV_RUN_ONCE);
 	http_answer(f->waiting, 200, "text/plain", xstrdup("first"), 5);
@@ -927,11 +927,11 @@ static void openapi(void **state)
 
 	(void)state;
 	assert_int_equal(http_openapi(routes, array_size(routes), "1.2.3", NULL, &tree, &err),
-			 -(int)BLIX_E_INVALID);
+	                 -(int)BLIX_E_INVALID);
 	assert_non_null(strstr(err.text, "Vm"));
 	assert_int_equal(http_openapi(routes, array_size(routes), "1.2.3",
-				      "{\"Vm\":{\"type\":\"object\"}}", &tree, &err),
-			 0);
+	                              "{\"Vm\":{\"type\":\"object\"}}", &tree, &err),
+	                 0);
 	text = json_text(tree);
 	assert_non_null(strstr(text, "\"openapi\":\"3.0.3\""));
 	assert_non_null(strstr(text, "\"/v1/vms/{name}\":{\"get\":{"));

@@ -16,16 +16,16 @@
 #include <cmocka.h>
 
 static const struct microvm_host host = {.microvm = "/l/microvm",
-					 .status = "/l/microvm-status",
-					 .shim = "/l/blix-shim",
-					 .path = "/usr/bin:/bin",
-					 .home = "/s/home",
-					 .nix_config = "substituters =\n",
-					 .microvms_dir = "/m",
-					 .gcroots_dir = "/g",
-					 .run_dir = "/r",
-					 .state_dir = "/s",
-					 .single_user = true};
+                                         .status = "/l/microvm-status",
+                                         .shim = "/l/blix-shim",
+                                         .path = "/usr/bin:/bin",
+                                         .home = "/s/home",
+                                         .nix_config = "substituters =\n",
+                                         .microvms_dir = "/m",
+                                         .gcroots_dir = "/g",
+                                         .run_dir = "/r",
+                                         .state_dir = "/s",
+                                         .single_user = true};
 
 static void expect_words(struct argv *argv, const char *const *words, size_t n)
 {
@@ -39,21 +39,21 @@ static void expect_words(struct argv *argv, const char *const *words, size_t n)
 static void command_lines(void **state)
 {
 	static const char *const create[] = {"/l/microvm", "-f", "path:/s/vms/web/flake", "-c",
-					     "web"};
+	                                     "web"};
 	static const char *const update[] = {"/l/microvm", "-u", "web"};
 	static const char *const start[] = {
 		"/l/blix-shim", "--run", "/r/vms/web", "--console", "/s/vms/web/console.log",
-		"--uid",	"7",	 "--epoch",    "9",	    "--chdir",
-		"/m/web",	"--",	 "/l/microvm", "-r",	    "web"};
+		"--uid",        "7",     "--epoch",    "9",         "--chdir",
+		"/m/web",       "--",    "/l/microvm", "-r",        "web"};
 	static const char *const env[] = {"PATH=/usr/bin:/bin",
-					  "HOME=/s/home",
-					  "LANG=C.UTF-8",
-					  "NIX_CONFIG=experimental-features = nix-command flakes\n"
-					  "build-users-group =\nsubstituters =\n",
-					  "MICROVM_STATE_DIR=/m",
-					  "MICROVM_GCROOTS_DIR=/g",
-					  "TMPDIR=/t",
-					  "BLIX_ACCEL=tcg"};
+	                                  "HOME=/s/home",
+	                                  "LANG=C.UTF-8",
+	                                  "NIX_CONFIG=experimental-features = nix-command flakes\n"
+	                                  "build-users-group =\nsubstituters =\n",
+	                                  "MICROVM_STATE_DIR=/m",
+	                                  "MICROVM_GCROOTS_DIR=/g",
+	                                  "TMPDIR=/t",
+	                                  "BLIX_ACCEL=tcg"};
 	struct argv argv = ARGV_EMPTY;
 
 	(void)state;
@@ -69,9 +69,9 @@ static void command_lines(void **state)
 
 static void wrapper_urls(void **state)
 {
-	static const char *const bad[] = {"",		"-x",	      "path:/a\"b", "path:/a${b}",
-					  "path:/a\\b", "path:/a\nb", "path:/a#b",  "path:/a b",
-					  "path:/a;b"};
+	static const char *const bad[] = {"",           "-x",         "path:/a\"b", "path:/a${b}",
+	                                  "path:/a\\b", "path:/a\nb", "path:/a#b",  "path:/a b",
+	                                  "path:/a;b"};
 
 	(void)state;
 	for (size_t i = 0; i < array_size(bad); i++)
@@ -106,7 +106,7 @@ static void wrapper_files(void **state)
 	assert_int_equal(wrapper_write(dir, "web", &spec, "path:/b?narHash=x", "{}\n", NULL), 0);
 	text = read_whole(dir, "spec.json");
 	assert_string_equal(text, "{\"name\":\"web\",\"attr\":\"demo\",\"plain\":false,"
-				  "\"microvm\":{\"vcpu\":2,\"mem\":256}}");
+	                          "\"microvm\":{\"vcpu\":2,\"mem\":256}}");
 	free(text);
 	text = read_whole(dir, "flake.nix");
 	assert_non_null(strstr(text, "\n  inputs.base.url = \"path:/b?narHash=x\";\n"));
@@ -120,7 +120,7 @@ static void wrapper_files(void **state)
 	assert_int_equal(wrapper_write(dir, "web", &spec, "path:/b?narHash=x", "", NULL), 0);
 	text = read_whole(dir, "spec.json");
 	assert_string_equal(text, "{\"name\":\"web\",\"attr\":\"demo\",\"plain\":true,"
-				  "\"microvm\":{}}");
+	                          "\"microvm\":{}}");
 	free(text);
 	text = xasprintf("%s/flake.lock", dir);
 	assert_false(file_exists(text));
@@ -165,12 +165,12 @@ static void metadata(void **state)
 	assert_int_equal(inputs, 0);
 	free(url);
 	assert_int_equal(nix_metadata_parse(github_old, strlen(github_old), &url, &inputs, NULL),
-			 0);
+	                 0);
 	assert_string_equal(url, "github:me/vms/01");
 	assert_int_equal(inputs, 2);
 	free(url);
 	assert_int_equal(nix_metadata_parse(github_new, strlen(github_new), &url, &inputs, NULL),
-			 0);
+	                 0);
 	assert_string_equal(url, "github:me/vms/02?narHash=x");
 	assert_int_equal(inputs, 0);
 	free(url);
@@ -222,47 +222,47 @@ static const struct {
 	bool retry;
 } failures[] = {
 	{"error: getting status of '/srv/nodir': No such file or directory\n"
-	 "(use '--show-trace' to show detailed location information)\n",
-	 "flake-missing", "getting status of '/srv/nodir'", BLIX_E_IMAGE, false},
+         "(use '--show-trace' to show detailed location information)\n",
+         "flake-missing", "getting status of '/srv/nodir'", BLIX_E_IMAGE, false},
 	{"error: getting status of '/nix/store/0c-source/flake.nix': No such file or directory\n",
-	 "flake-missing", "flake.nix", BLIX_E_IMAGE, false},
+         "flake-missing", "flake.nix", BLIX_E_IMAGE, false},
 	{"error: getting status of '/nix/store/00-source': No such file or directory\n",
-	 "flake-source-gone", "/nix/store/00-source", BLIX_E_IMAGE, false},
+         "flake-source-gone", "/nix/store/00-source", BLIX_E_IMAGE, false},
 	{"\033[31;1merror:\033[0m syntax error, unexpected '}', expecting end of file\n\n"
-	 "       at /nix/store/0i-source/flake.nix:13:1:\n\n           13| }}\n             | ^\n",
-	 "flake-eval-failed", "flake.nix:13:1", BLIX_E_IMAGE, false},
+         "       at /nix/store/0i-source/flake.nix:13:1:\n\n           13| }}\n             | ^\n",
+         "flake-eval-failed", "flake.nix:13:1", BLIX_E_IMAGE, false},
 	{"error: this guest is not for you\n", "flake-eval-failed", "not for you", BLIX_E_IMAGE,
-	 false},
+         false},
 	{"error: attribute 'demo' missing\n\n       at /nix/store/i8-source/flake.nix:7:16:\n\n"
-	 "            7|       system = base.nixosConfigurations.${spec.attr};\n",
-	 "flake-attribute-missing", "attribute 'demo' missing", BLIX_E_IMAGE, false},
+         "            7|       system = base.nixosConfigurations.${spec.attr};\n",
+         "flake-attribute-missing", "attribute 'demo' missing", BLIX_E_IMAGE, false},
 	{"error: flake 'path:/x' does not provide attribute 'packages.x86_64-linux.a'\n",
-	 "flake-attribute-missing", "does not provide", BLIX_E_IMAGE, false},
+         "flake-attribute-missing", "does not provide", BLIX_E_IMAGE, false},
 	{"error: attribute 'extendModules' missing\n", "no-extend-modules", "extendModules",
-	 BLIX_E_IMAGE, false},
+         BLIX_E_IMAGE, false},
 	{"error: attribute 'declaredRunner' missing\n", "not-a-microvm", "declaredRunner",
-	 BLIX_E_IMAGE, false},
+         BLIX_E_IMAGE, false},
 	{"building '/nix/store/md-x.drv'...\n"
-	 "error: builder for '/nix/store/md-x.drv' failed with exit code 3;\n"
-	 "       last 2 log lines:\n       > compiling\n       > cc: fatal error: no input files\n"
-	 "       For full logs, run 'nix log /nix/store/md-x.drv'.\n",
-	 "build-failed", "> cc: fatal error: no input files", BLIX_E_IMAGE, false},
+         "error: builder for '/nix/store/md-x.drv' failed with exit code 3;\n"
+         "       last 2 log lines:\n       > compiling\n       > cc: fatal error: no input files\n"
+         "       For full logs, run 'nix log /nix/store/md-x.drv'.\n",
+         "build-failed", "> cc: fatal error: no input files", BLIX_E_IMAGE, false},
 	{"error: Cannot build '/nix/store/md-x.drv'.\n       Reason: builder failed with exit code "
-	 "3.\n       > oops\n",
-	 "build-failed", "> oops", BLIX_E_IMAGE, false},
+         "3.\n       > oops\n",
+         "build-failed", "> oops", BLIX_E_IMAGE, false},
 	{"error: builder for '/nix/store/md-x.drv' failed with exit code 1;\n"
-	 "       > write: No space left on device\n",
-	 "disk-full", "No space left", BLIX_E_DISKFULL, true},
+         "       > write: No space left on device\n",
+         "disk-full", "No space left", BLIX_E_DISKFULL, true},
 	{"warning: error: unable to download 'https://a': Couldn't resolve host name (6); "
-	 "retrying\nerror: unable to download 'https://a': Couldn't resolve host name (6)\n",
-	 "fetch-failed", "unable to download", BLIX_E_IMAGE, true},
+         "retrying\nerror: unable to download 'https://a': Couldn't resolve host name (6)\n",
+         "fetch-failed", "unable to download", BLIX_E_IMAGE, true},
 	{"fatal: '/nowhere' does not appear to be a git repository\n"
-	 "error: program 'git' failed with exit code 128\n",
-	 "fetch-failed", "program 'git' failed", BLIX_E_IMAGE, true},
+         "error: program 'git' failed with exit code 128\n",
+         "fetch-failed", "program 'git' failed", BLIX_E_IMAGE, true},
 	{"error: NAR hash mismatch in input 'path:/x'\n", "flake-changed", "NAR hash", BLIX_E_IMAGE,
-	 false},
+         false},
 	{"error: experimental Nix feature 'nix-command' is disabled; use\n", "nix-misconfigured",
-	 "nix-command", BLIX_E_IMAGE, false},
+         "nix-command", BLIX_E_IMAGE, false},
 	{"", "flake-eval-failed", "", BLIX_E_IMAGE, false},
 };
 
@@ -357,8 +357,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(command_lines), cmocka_unit_test(wrapper_urls),
 		cmocka_unit_test(wrapper_files), cmocka_unit_test(versions),
-		cmocka_unit_test(metadata),	 cmocka_unit_test(resolved),
-		cmocka_unit_test(explained),	 cmocka_unit_test(long_logs),
+		cmocka_unit_test(metadata),      cmocka_unit_test(resolved),
+		cmocka_unit_test(explained),     cmocka_unit_test(long_logs),
 		cmocka_unit_test(statuses),
 	};
 

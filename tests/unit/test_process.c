@@ -62,7 +62,7 @@ static void ended(void **state)
 	(void)state;
 	assert_int_equal(process_start_time(pid, &ticks, &err), 0);
 	assert_int_equal(process_open(pid, ticks + 1, clock_boot_id(), &fd, &err),
-			 -BLIX_E_NOTFOUND);
+	                 -BLIX_E_NOTFOUND);
 	assert_int_equal(fd, -1);
 	assert_int_equal(process_open(pid, ticks, clock_boot_id(), &fd, &err), 0);
 	assert_int_equal(process_signal(fd, 0, &err), 0);

@@ -21,8 +21,8 @@
 
 #include <cmocka.h>
 
-#define SOON	     10000u /* a deadline that no test reaches unless it fails */
-#define SHORT	     60u    /* one that is meant to be reached */
+#define SOON         10000u /* a deadline that no test reaches unless it fails */
+#define SHORT        60u    /* one that is meant to be reached */
 #define GREETING     "{\"QMP\": {\"version\": {}, \"capabilities\": [\"oob\"]}}\r\n"
 #define RETURN_EMPTY "{\"return\": {}}\r\n"
 
@@ -126,11 +126,11 @@ static void server_stop(struct server *s)
 }
 
 static const struct step qmp_good[] = {{'>', GREETING},
-				       {'<', "\"qmp_capabilities\""},
-				       {'>', RETURN_EMPTY},
-				       {'<', "\"query-status\""},
-				       {'>', "{\"return\": {\"status\": \"running\"}}\r\n"},
-				       {0}};
+                                       {'<', "\"qmp_capabilities\""},
+                                       {'>', RETURN_EMPTY},
+                                       {'<', "\"query-status\""},
+                                       {'>', "{\"return\": {\"status\": \"running\"}}\r\n"},
+                                       {0}};
 
 static const struct step qmp_events[] = {
 	{'>', GREETING},
@@ -179,7 +179,7 @@ static void expect_failures(enum vmm_kind kind, const struct failure *rows, size
 
 		server_start(&s, rows[i].steps);
 		assert_int_equal(vmm_status(kind, s.path, rows[i].deadline_ms, &status, &err),
-				 -(int)rows[i].code);
+		                 -(int)rows[i].code);
 		assert_string_equal(err.reason, rows[i].reason);
 		assert_true(clock_boot_ms() - start < SOON);
 		server_stop(&s);
@@ -258,7 +258,7 @@ static void nobody_there(void **state)
 	s.listener = -1;
 	for (size_t i = 0; i < array_size(kinds); i++) {
 		assert_int_equal(vmm_status(kinds[i], s.path, SOON, &status, &err),
-				 -BLIX_E_UNAVAILABLE);
+		                 -BLIX_E_UNAVAILABLE);
 		assert_string_equal(err.reason, REASON_REFUSED);
 		(void)snprintf(path, sizeof(path), "%s.absent", s.path);
 		assert_int_equal(vmm_status(kinds[i], path, SOON, &status, &err), -BLIX_E_NOTFOUND);
@@ -371,7 +371,7 @@ static void rest_failures(void **state)
 	static const struct step away[] = {
 		{'<', "\r\n\r\n"},
 		{'>', "HTTP/1.1 302 Found\r\nLocation: file:///etc/hostname\r\n"
-		      "Content-Length: 0\r\n\r\n"},
+	              "Content-Length: 0\r\n\r\n"},
 		{0}};
 	static const struct failure rows[] = {
 		{silent, SHORT, BLIX_E_TIMEOUT, REASON_SILENT},
@@ -395,10 +395,10 @@ static void rest_failures(void **state)
 
 static void power_buttons(void **state)
 {
-	static const struct step qemu[] = {{'>', GREETING},	{'<', "capabilities"},
-					   {'>', RETURN_EMPTY}, {'<', "\"system_powerdown\""},
-					   {'>', RETURN_EMPTY}, {'<', "input-send-event"},
-					   {'>', RETURN_EMPTY}, {0}};
+	static const struct step qemu[] = {{'>', GREETING},     {'<', "capabilities"},
+	                                   {'>', RETURN_EMPTY}, {'<', "\"system_powerdown\""},
+	                                   {'>', RETURN_EMPTY}, {'<', "input-send-event"},
+	                                   {'>', RETURN_EMPTY}, {0}};
 	static const struct step done[] = {
 		{'<', "\r\n\r\n"}, {'>', "HTTP/1.1 204 No Content\r\n\r\n"}, {0}};
 	static const struct step done_body[] = {
@@ -430,21 +430,21 @@ static void power_buttons(void **state)
 static void qemu_without_keys(void **state)
 {
 	static const struct step deaf[] = {{'>', GREETING},
-					   {'<', "capabilities"},
-					   {'>', RETURN_EMPTY},
-					   {'<', "\"system_powerdown\""},
-					   {'>', RETURN_EMPTY},
-					   {'<', "input-send-event"},
-					   {'>', "{\"error\": {\"desc\": \"no keyboard\"}}\n"},
-					   {0}};
+	                                   {'<', "capabilities"},
+	                                   {'>', RETURN_EMPTY},
+	                                   {'<', "\"system_powerdown\""},
+	                                   {'>', RETURN_EMPTY},
+	                                   {'<', "input-send-event"},
+	                                   {'>', "{\"error\": {\"desc\": \"no keyboard\"}}\n"},
+	                                   {0}};
 	static const struct step neither[] = {{'>', GREETING},
-					      {'<', "capabilities"},
-					      {'>', RETURN_EMPTY},
-					      {'<', "\"system_powerdown\""},
-					      {'>', "{\"error\": {\"desc\": \"no button\"}}\n"},
-					      {'<', "input-send-event"},
-					      {'>', "{\"error\": {\"desc\": \"no keyboard\"}}\n"},
-					      {0}};
+	                                      {'<', "capabilities"},
+	                                      {'>', RETURN_EMPTY},
+	                                      {'<', "\"system_powerdown\""},
+	                                      {'>', "{\"error\": {\"desc\": \"no button\"}}\n"},
+	                                      {'<', "input-send-event"},
+	                                      {'>', "{\"error\": {\"desc\": \"no keyboard\"}}\n"},
+	                                      {0}};
 	struct blix_error err;
 	struct server s;
 
