@@ -33,8 +33,8 @@ static int console_reopen(struct console *c)
 int console_open(struct console *c, const char *path, uint64_t max, struct blix_error *err)
 {
 	const char *slash = strrchr(path, '/');
-	cleanup(freep)
-	char *dir = slash == NULL ? xstrdup(".") : xstrndup(path, (size_t)(slash - path) + 1);
+	cleanup(freep) char *dir =
+		slash == NULL ? xstrdup(".") : xstrndup(path, (size_t)(slash - path) + 1);
 	int rc;
 
 	c->fd = -1;

@@ -19,8 +19,7 @@
 static int record_write(int run, const char *name, const struct buf *text, struct blix_error *err)
 {
 	char tmp[32];
-	cleanup(closep)
-	int fd = -1;
+	cleanup(closep) int fd = -1;
 	ssize_t n;
 
 	(void)snprintf(tmp, sizeof(tmp), "%s.tmp", name);
@@ -59,8 +58,7 @@ static void add_text(struct buf *b, const char *text)
 int record_status(int run, const struct shim_options *options, const struct record *program,
                   struct blix_error *err)
 {
-	cleanup(buf_done)
-	struct buf b;
+	cleanup(buf_done) struct buf b;
 	uint64_t shim_start;
 	int rc = process_start_time(getpid(), &shim_start, err);
 
@@ -82,8 +80,7 @@ int record_status(int run, const struct shim_options *options, const struct reco
 
 int record_exit(int run, bool signaled, int status, struct blix_error *err)
 {
-	cleanup(buf_done)
-	struct buf b;
+	cleanup(buf_done) struct buf b;
 
 	buf_init(&b, RECORD_MAX);
 	(void)buf_printf(&b, "{\"%s\":%d,\"endedAt\":%" PRIu64 "}\n",
@@ -108,8 +105,7 @@ static bool find_number(const char *text, const char *key, uint64_t *ret)
 bool record_orphan(int run, pid_t *ret_pid)
 {
 	static const char boot_key[] = "\"bootId\":\"";
-	cleanup(buf_done)
-	struct buf b;
+	cleanup(buf_done) struct buf b;
 	char boot_id[37];
 	const char *boot;
 	uint64_t pid, start_time;

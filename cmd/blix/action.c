@@ -72,8 +72,7 @@ static int confirm(const struct cli *cli, size_t n, struct blix_error *err)
 static int send_one(struct cli *cli, const struct action *action, const char *name, cJSON **ret,
                     struct blix_error *err)
 {
-	cleanup(freep)
-	char *path = xasprintf("/v1/vms/%s%s", name, action->path);
+	cleanup(freep) char *path = xasprintf("/v1/vms/%s%s", name, action->path);
 	struct client *client = cli_client(cli, err);
 
 	if (client == NULL)
@@ -94,8 +93,7 @@ static cJSON *named_answer(cJSON *answer, const char *name)
 static int send_all(struct cli *cli, const struct action *action, const char *const *names,
                     size_t n)
 {
-	cleanup(freep)
-	cJSON **objects = xcalloc(n + 1, sizeof(cJSON *));
+	cleanup(freep) cJSON **objects = xcalloc(n + 1, sizeof(cJSON *));
 	struct blix_error err;
 	size_t n_objects = 0;
 	int code = 0;
@@ -117,10 +115,8 @@ static int send_all(struct cli *cli, const struct action *action, const char *co
 
 int action_run(struct cli *cli, const struct action *action)
 {
-	cleanup(json_freep)
-	cJSON *list = NULL;
-	cleanup(freep)
-	const char **names = NULL;
+	cleanup(json_freep) cJSON *list = NULL;
+	cleanup(freep) const char **names = NULL;
 	struct blix_error err;
 	const cJSON *item;
 	size_t n = 0;
@@ -182,8 +178,7 @@ static cJSON *deleted_object(const char *name)
 /* Waits for one VM and leaves the last that was seen of it in *object. */
 static int finish_one(struct cli *cli, cJSON **object, enum condition condition)
 {
-	cleanup(freep)
-	char *name = xstrdup(text_at(*object, "metadata.name"));
+	cleanup(freep) char *name = xstrdup(text_at(*object, "metadata.name"));
 	struct watch watch = {
 		.name = name, .condition = condition, .begun = true, .object = *object};
 	struct blix_error err;

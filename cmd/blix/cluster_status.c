@@ -30,8 +30,7 @@ static int print_cluster(struct cli *cli, const cJSON *cluster)
 
 int cluster_status_run(struct cli *cli)
 {
-	cleanup(json_freep)
-	cJSON *cluster = NULL;
+	cleanup(json_freep) cJSON *cluster = NULL;
 	struct blix_error err;
 
 	if (cli_get(cli, &cluster, &err, "/v1/cluster") < 0)

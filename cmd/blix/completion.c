@@ -139,11 +139,11 @@ static void print_fish_verb(const struct verb *verb)
 {
 	const char *command = operand_command(verb->operand);
 	const char *noun = verb->noun;
-	cleanup(freep)
-	char *seen = noun[0] != '\0' ? xasprintf("__fish_seen_subcommand_from %s; and "
-	                                         "__fish_seen_subcommand_from %s",
-	                                         noun, verb->verb)
-	                             : xasprintf("__fish_seen_subcommand_from %s", verb->verb);
+	cleanup(freep) char *seen =
+		noun[0] != '\0' ? xasprintf("__fish_seen_subcommand_from %s; and "
+	                                    "__fish_seen_subcommand_from %s",
+	                                    noun, verb->verb)
+				: xasprintf("__fish_seen_subcommand_from %s", verb->verb);
 
 	if (noun[0] != '\0')
 		(void)printf("complete -c blix -n '__fish_seen_subcommand_from %s' -a %s -d '%s'\n",

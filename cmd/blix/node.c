@@ -26,8 +26,7 @@ static const struct table table = {"NodeList", columns, array_size(columns)};
 
 int node_list_run(struct cli *cli)
 {
-	cleanup(json_freep)
-	cJSON *list = NULL;
+	cleanup(json_freep) cJSON *list = NULL;
 	struct blix_error err;
 
 	if (given(cli, OPTION_QUIET) && cli->settings.output == OUTPUT_TABLE)
@@ -39,10 +38,8 @@ int node_list_run(struct cli *cli)
 
 static void show_room(const char *label, const cJSON *node, const char *path)
 {
-	cleanup(freep)
-	char *cpus = xasprintf("%s.cpus", path);
-	cleanup(freep)
-	char *bytes = xasprintf("%s.memoryBytes", path);
+	cleanup(freep) char *cpus = xasprintf("%s.cpus", path);
+	cleanup(freep) char *bytes = xasprintf("%s.memoryBytes", path);
 	char memory[32];
 
 	format_size(memory, sizeof(memory), u64_at(node, bytes));
@@ -54,8 +51,7 @@ static void show_node(const cJSON *node)
 {
 	static const struct column hypervisors = {"",   "",          "status.hypervisors",
 	                                          NULL, COLUMN_LIST, false};
-	cleanup(freep)
-	char *found = column_text(&hypervisors, node, 0);
+	cleanup(freep) char *found = column_text(&hypervisors, node, 0);
 
 	(void)printf("node %s\n", text_at(node, "metadata.name"));
 	print_field("phase", text_at(node, "status.phase"));
@@ -92,8 +88,7 @@ static void print_nodes(struct cli *cli, cJSON **objects, size_t n)
 int node_show_run(struct cli *cli)
 {
 	size_t n = 0, wanted = cli->arguments.n_names;
-	cleanup(freep)
-	cJSON **objects = xcalloc(wanted + 1, sizeof(cJSON *));
+	cleanup(freep) cJSON **objects = xcalloc(wanted + 1, sizeof(cJSON *));
 	struct blix_error err;
 	int code = 0;
 

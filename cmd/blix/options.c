@@ -59,8 +59,7 @@ static size_t first_words(int argc, char **argv, int positions[2])
 static int parse_label(struct arguments *arguments, const char *text, struct blix_error *err)
 {
 	const char *equals = strchr(text, '=');
-	cleanup(freep)
-	char *key = NULL;
+	cleanup(freep) char *key = NULL;
 
 	if (equals == NULL)
 		return blix_fail(err, BLIX_E_INVALID, "'%.64s' is not K=V", text);
@@ -253,8 +252,7 @@ static int check_names(const struct cli *cli, struct blix_error *err)
 
 int arguments_parse(struct cli *cli, int argc, char **argv, struct blix_error *err)
 {
-	cleanup(freep)
-	char **rest = xcalloc((size_t)argc + 1, sizeof(*rest));
+	cleanup(freep) char **rest = xcalloc((size_t)argc + 1, sizeof(*rest));
 	char *words[2];
 	int positions[2] = {0, 0};
 	int n_rest = 0;

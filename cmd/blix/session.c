@@ -48,8 +48,7 @@ struct client *cli_client(struct cli *cli, struct blix_error *err)
 
 int cli_get(struct cli *cli, cJSON **ret, struct blix_error *err, const char *fmt, ...)
 {
-	cleanup(freep)
-	char *path = NULL;
+	cleanup(freep) char *path = NULL;
 	struct client *client = cli_client(cli, err);
 	va_list args;
 

@@ -31,8 +31,7 @@ static int output_find(const char *name, enum output *ret, struct blix_error *er
 /* *ret_tree stays NULL when the file is absent, or is the daemon's and not for us. */
 static int read_config(const char *path, bool ours, cJSON **ret_tree, struct blix_error *err)
 {
-	cleanup(buf_done)
-	struct buf text;
+	cleanup(buf_done) struct buf text;
 	int rc;
 
 	buf_init(&text, LIMIT_FILE);
@@ -145,8 +144,7 @@ static int load_timeout(struct settings *settings, const struct verb *verb, cons
 
 static int load_endpoints(struct settings *settings, const char *text, struct blix_error *err)
 {
-	cleanup(json_freep)
-	cJSON *daemon = NULL;
+	cleanup(json_freep) cJSON *daemon = NULL;
 	const char *path = NULL;
 	int rc;
 
@@ -166,10 +164,8 @@ static int load_endpoints(struct settings *settings, const char *text, struct bl
 int settings_load(struct settings *settings, const struct arguments *arguments,
                   const struct verb *verb, struct blix_error *err)
 {
-	cleanup(freep)
-	char *path = user_config_path();
-	cleanup(json_freep)
-	cJSON *tree = NULL;
+	cleanup(freep) char *path = user_config_path();
+	cleanup(json_freep) cJSON *tree = NULL;
 	struct file_settings file = {0};
 	const char *origin = NULL, *value;
 	int rc = read_user(path, &tree, &file, err);

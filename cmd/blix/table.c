@@ -340,8 +340,7 @@ void print_field(const char *label, const char *value)
 
 void print_fieldf(const char *label, const char *fmt, ...)
 {
-	cleanup(freep)
-	char *text = NULL;
+	cleanup(freep) char *text = NULL;
 	va_list args;
 
 	va_start(args, fmt);

@@ -110,8 +110,7 @@ static void print_json_error(const char *kind, const char *name, const struct bl
 
 int talk_error(struct cli *cli, const char *kind, const char *name, const struct blix_error *err)
 {
-	cleanup(freep)
-	char *prefix = name != NULL ? xasprintf("%s %s: ", kind, name) : xstrdup("");
+	cleanup(freep) char *prefix = name != NULL ? xasprintf("%s %s: ", kind, name) : xstrdup("");
 	bool said = strncmp(err->text, prefix, strlen(prefix)) == 0;
 	int code = blix_code_info(err->code)->exit;
 
@@ -131,8 +130,7 @@ int talk_error(struct cli *cli, const char *kind, const char *name, const struct
 
 void talk_note(struct cli *cli, const char *fmt, ...)
 {
-	cleanup(freep)
-	char *text = NULL;
+	cleanup(freep) char *text = NULL;
 	va_list args;
 
 	if (given(cli, OPTION_QUIET))

@@ -8,10 +8,8 @@
 
 int version_run(struct cli *cli)
 {
-	cleanup(json_freep)
-	cJSON *daemon = NULL;
-	cleanup(json_freep)
-	cJSON *tree = json_object();
+	cleanup(json_freep) cJSON *daemon = NULL;
+	cleanup(json_freep) cJSON *tree = json_object();
 	struct blix_error err;
 	const char *served;
 

@@ -22,10 +22,9 @@ static int flake_take(struct cli *cli, struct vm_spec *spec, struct blix_error *
 {
 	const char *text = cli->arguments.values[OPTION_FLAKE];
 	const char *hash = strchr(text, '#');
-	cleanup(freep)
-	char *flake = hash != NULL ? xstrndup(text, (size_t)(hash - text)) : xstrdup(text);
-	cleanup(freep)
-	char *locked = NULL;
+	cleanup(freep) char *flake =
+		hash != NULL ? xstrndup(text, (size_t)(hash - text)) : xstrdup(text);
+	cleanup(freep) char *locked = NULL;
 	int rc;
 
 	if (hash != NULL && hash[1] == '\0')
@@ -95,8 +94,7 @@ static int body_make(const struct vm_spec *common, const char *name, cJSON **ret
 static int create_one(struct cli *cli, const struct vm_spec *common, const char *name, cJSON **ret,
                       struct blix_error *err)
 {
-	cleanup(json_freep)
-	cJSON *body = NULL;
+	cleanup(json_freep) cJSON *body = NULL;
 	struct client *client;
 	int rc = body_make(common, name, &body, err);
 
@@ -141,8 +139,7 @@ static enum condition condition_wanted(const struct cli *cli)
 static int create_all(struct cli *cli, const struct vm_spec *spec)
 {
 	size_t n = cli->arguments.n_names, n_objects = 0;
-	cleanup(freep)
-	cJSON **objects = xcalloc(n + 1, sizeof(cJSON *));
+	cleanup(freep) cJSON **objects = xcalloc(n + 1, sizeof(cJSON *));
 	struct blix_error err;
 	int code = 0;
 

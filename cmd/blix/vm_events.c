@@ -33,8 +33,7 @@ static void print_line(struct cli *cli, const cJSON *event)
 		return;
 	}
 	for (size_t i = 0; i < array_size(paths); i++) {
-		cleanup(freep)
-		char *text = clean_text(text_at(event, paths[i]));
+		cleanup(freep) char *text = clean_text(text_at(event, paths[i]));
 
 		(void)printf("%s%s", i > 0 ? "  " : "", text);
 	}
@@ -44,8 +43,7 @@ static void print_line(struct cli *cli, const cJSON *event)
 static int follow(struct cli *cli, uint64_t revision, struct blix_error *err)
 {
 	for (;;) {
-		cleanup(json_freep)
-		cJSON *list = NULL;
+		cleanup(json_freep) cJSON *list = NULL;
 		const cJSON *event;
 		int rc = fetch(cli, "&wait=30s", revision, &list, err);
 
@@ -62,8 +60,7 @@ static int follow(struct cli *cli, uint64_t revision, struct blix_error *err)
 
 int vm_events_run(struct cli *cli)
 {
-	cleanup(json_freep)
-	cJSON *list = NULL;
+	cleanup(json_freep) cJSON *list = NULL;
 	struct blix_error err;
 	int code = 0;
 

@@ -56,8 +56,7 @@ static int fetch(struct cli *cli, cJSON **ret, struct blix_error *err)
 
 int vm_list_run(struct cli *cli)
 {
-	cleanup(json_freep)
-	cJSON *list = NULL;
+	cleanup(json_freep) cJSON *list = NULL;
 	struct blix_error err;
 	bool names = given(cli, OPTION_QUIET) && cli->settings.output == OUTPUT_TABLE;
 

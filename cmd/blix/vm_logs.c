@@ -14,9 +14,8 @@ struct log {
 
 static int log_fetch(struct cli *cli, struct log *log, bool wait, struct blix_error *err)
 {
-	cleanup(freep)
-	char *path = xasprintf("/v1/vms/%s/logs?offset=%" PRIu64 "%s", log->name, log->offset,
-	                       wait ? "&wait=30s" : "");
+	cleanup(freep) char *path = xasprintf("/v1/vms/%s/logs?offset=%" PRIu64 "%s", log->name,
+	                                      log->offset, wait ? "&wait=30s" : "");
 	struct client *client = cli_client(cli, err);
 
 	if (client == NULL)

@@ -3,8 +3,7 @@
 
 static int power(struct cli *cli, const char *path, bool grace, enum condition condition)
 {
-	cleanup(json_freep)
-	cJSON *body = NULL;
+	cleanup(json_freep) cJSON *body = NULL;
 	struct action action = {.method = "POST", .path = path, .condition = condition};
 
 	if (grace) {

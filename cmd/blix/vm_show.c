@@ -26,8 +26,7 @@ static void show_labels(const cJSON *object)
 {
 	static const struct column column = {"labels",      "",   "metadata.labels", NULL,
 	                                     COLUMN_LABELS, false};
-	cleanup(freep)
-	char *text = column_text(&column, object, 0);
+	cleanup(freep) char *text = column_text(&column, object, 0);
 
 	if (at(object, "metadata.labels") != NULL)
 		print_field("labels", text);
@@ -132,8 +131,7 @@ static void print_vms(struct cli *cli, cJSON **objects, size_t n)
 int vm_show_run(struct cli *cli)
 {
 	size_t n = 0, wanted = cli->arguments.n_names;
-	cleanup(freep)
-	cJSON **objects = xcalloc(wanted + 1, sizeof(cJSON *));
+	cleanup(freep) cJSON **objects = xcalloc(wanted + 1, sizeof(cJSON *));
 	struct blix_error err;
 	int code = 0;
 

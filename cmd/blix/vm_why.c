@@ -38,8 +38,7 @@ static int print_why(struct cli *cli, const cJSON *why)
 		code = table_print(cli, &node_table, nodes);
 	}
 	if (hint[0] != '\0') {
-		cleanup(freep)
-		char *text = clean_text(hint);
+		cleanup(freep) char *text = clean_text(hint);
 
 		(void)printf("\nhint: %s\n", text);
 	}
@@ -48,8 +47,7 @@ static int print_why(struct cli *cli, const cJSON *why)
 
 int vm_why_run(struct cli *cli)
 {
-	cleanup(json_freep)
-	cJSON *why = NULL;
+	cleanup(json_freep) cJSON *why = NULL;
 	const char *name = cli->arguments.names[0];
 	struct blix_error err;
 	int code = 0;

@@ -56,8 +56,7 @@ static bool child_read(int fd, uint64_t deadline_ms, struct buf *out)
 /* True when the child ends by itself, with 0, before the deadline. */
 static bool child_end(pid_t pid, bool wanted, uint64_t deadline_ms)
 {
-	cleanup(closep)
-	int fd = pidfd_open(pid, 0);
+	cleanup(closep) int fd = pidfd_open(pid, 0);
 	int status = 0;
 
 	if (!wanted || fd < 0 || wait_readable(fd, deadline_ms) < 0)
@@ -150,8 +149,7 @@ static void load_units(struct host *host)
 		(char[]){"systemctl"}, (char[]){"show"}, (char[]){"--no-pager"},
 		(char[]){"--property=Id,ActiveState,SubState,MainPID,WorkingDirectory"},
 		(char[]){"--"}};
-	cleanup(buf_done)
-	struct buf out;
+	cleanup(buf_done) struct buf out;
 
 	buf_init(&out, LIMIT_STATUS);
 	for (size_t i = 0; !pattern && i < options->names_count; i++)
@@ -191,8 +189,7 @@ void host_done(struct host *host)
  * same name. */
 const struct unit *host_unit(struct host *host, const char *name, const char *dir)
 {
-	cleanup(freep)
-	char *id = xasprintf("microvm@%s.service", name);
+	cleanup(freep) char *id = xasprintf("microvm@%s.service", name);
 
 	(void)pthread_mutex_lock(&host->lock);
 	if (!host->asked) {
@@ -222,8 +219,7 @@ static bool is_hypervisor(pid_t pid)
 	static const char *const names[] = {"qemu-", "cloud-hyperviso", "firecracker", "crosvm",
 	                                    "lkvm",  "stratovirt",      "alioth",      "vfkit"};
 	char path[48];
-	cleanup(buf_done)
-	struct buf b;
+	cleanup(buf_done) struct buf b;
 	const char *name;
 
 	buf_init(&b, 64);
@@ -242,8 +238,7 @@ static bool is_named_microvm(pid_t pid)
 {
 	static const char prefix[] = "microvm@";
 	char path[48], text[sizeof(prefix)] = "";
-	cleanup(closep)
-	int fd = -1;
+	cleanup(closep) int fd = -1;
 
 	(void)snprintf(path, sizeof(path), "/proc/%d/cmdline", (int)pid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);

@@ -40,8 +40,7 @@ void item_error(struct item *item, const char *fmt, ...)
 
 void item_add_text(cJSON *object, const char *key, const char *text)
 {
-	cleanup(freep)
-	char *copy = NULL;
+	cleanup(freep) char *copy = NULL;
 
 	if (text == NULL)
 		return;
@@ -74,10 +73,8 @@ static int marker_uid(const cJSON *tree, char *ret, size_t n, struct blix_error 
 static int read_marker(int dirfd, cJSON **ret, char *ret_uid, size_t n, struct blix_error *err)
 {
 	static const char *const keys[] = {"cluster", "uid", "epoch", NULL};
-	cleanup(buf_done)
-	struct buf b;
-	cleanup(json_freep)
-	cJSON *tree = NULL;
+	cleanup(buf_done) struct buf b;
+	cleanup(json_freep) cJSON *tree = NULL;
 	const char *cluster = NULL;
 	uint64_t epoch = UINT64_MAX;
 	int rc;
@@ -122,8 +119,7 @@ static void add_owner(struct item *item, bool linked)
 /* A file of the runner; links are followed, as the store is made of them. */
 static int read_runner(const struct item *item, const char *name, struct buf *out)
 {
-	cleanup(freep)
-	char *path = xasprintf("%s/current/share/microvm/%s", item->dir, name);
+	cleanup(freep) char *path = xasprintf("%s/current/share/microvm/%s", item->dir, name);
 	char *resolved = realpath(path, NULL);
 	int rc = -(int)BLIX_E_NOTFOUND;
 
@@ -136,8 +132,7 @@ static int read_runner(const struct item *item, const char *name, struct buf *ou
 /* Only names that are known are printed: a foreign `current` may point at any file. */
 static enum vmm_kind add_hypervisor(struct item *item)
 {
-	cleanup(buf_done)
-	struct buf b;
+	cleanup(buf_done) struct buf b;
 	enum vmm_kind kind = VMM_UNKNOWN;
 	int rc;
 
@@ -294,8 +289,7 @@ static bool is_interface(const char *name)
 static void add_taps(struct item *item)
 {
 	cJSON *list = json_array();
-	cleanup(buf_done)
-	struct buf b;
+	cleanup(buf_done) struct buf b;
 	char *rest, *line;
 	int rc;
 
@@ -325,8 +319,7 @@ static void add_taps(struct item *item)
 /* Asks the hypervisor. True when it answered. */
 static bool add_control(struct item *item, enum vmm_kind kind, const char *name)
 {
-	cleanup(freep)
-	char *path = xasprintf("%s/%s", item->dir, name);
+	cleanup(freep) char *path = xasprintf("%s/%s", item->dir, name);
 	cJSON *control = json_object();
 	struct vmm_status status;
 	struct blix_error err;
@@ -363,8 +356,7 @@ static int open_dir(struct item *item, int state_fd, bool *ret_linked)
 static void item_look(struct item *item, bool linked)
 {
 	static const char *const states[] = {"stopped", "running", "unknown"};
-	cleanup(entries_done)
-	struct entries entries = {0};
+	cleanup(entries_done) struct entries entries = {0};
 	enum vmm_kind kind;
 	enum vm_state state;
 	bool answered;

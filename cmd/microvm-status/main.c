@@ -126,11 +126,9 @@ static void work_all(struct work *w)
 
 static int print(struct work *w)
 {
-	cleanup(json_freep)
-	cJSON *list = json_object();
+	cleanup(json_freep) cJSON *list = json_object();
 	cJSON *items = json_array();
-	cleanup(freep)
-	char *text = NULL;
+	cleanup(freep) char *text = NULL;
 
 	json_add_string(list, "apiVersion", "blix/v1");
 	json_add_string(list, "kind", "MicrovmList");

@@ -36,10 +36,8 @@ struct record {
 
 static int read_object(int dirfd, const char *name, cJSON **ret, struct blix_error *err)
 {
-	cleanup(buf_done)
-	struct buf b;
-	cleanup(json_freep)
-	cJSON *tree = NULL;
+	cleanup(buf_done) struct buf b;
+	cleanup(json_freep) cJSON *tree = NULL;
 	int rc;
 
 	buf_init(&b, RECORD_MAX);
@@ -85,8 +83,8 @@ static int record_parse(const cJSON *tree, struct record *r, struct blix_error *
 static bool lock_is_held(int run)
 {
 	struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
-	cleanup(closep)
-	int fd = openat(run, "alive", O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	cleanup(closep) int fd =
+		openat(run, "alive", O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 
 	return fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
@@ -94,8 +92,7 @@ static bool lock_is_held(int run)
 /* The lock is looked at first and last: between the two, a shim may end. */
 static void record_read(struct item *item, int run, struct record *r)
 {
-	cleanup(json_freep)
-	cJSON *tree = NULL;
+	cleanup(json_freep) cJSON *tree = NULL;
 	struct blix_error err;
 	bool locked = lock_is_held(run);
 	int rc = read_object(run, "status.json", &tree, &err);
@@ -138,8 +135,7 @@ static void add_pid(struct item *item, uint64_t pid)
 static bool add_exit(struct item *item, int run)
 {
 	static const char *const keys[] = {"exitCode", "signal"};
-	cleanup(json_freep)
-	cJSON *tree = NULL;
+	cleanup(json_freep) cJSON *tree = NULL;
 	cJSON *end;
 	struct blix_error err;
 	uint64_t ended_at = 0;
@@ -173,10 +169,8 @@ static void add_supervision(struct item *item, const char *who)
 static bool look_at_shim(struct item *item, enum vm_state *ret)
 {
 	struct record r = {0};
-	cleanup(freep)
-	char *path = xasprintf("%s/%s", item->host->options->run_dir, item->name);
-	cleanup(closep)
-	int run = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	cleanup(freep) char *path = xasprintf("%s/%s", item->host->options->run_dir, item->name);
+	cleanup(closep) int run = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	bool mine, ended;
 
 	if (run < 0) {

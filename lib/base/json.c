@@ -137,10 +137,8 @@ static int json_no_duplicates(const cJSON *tree, struct blix_error *err)
 int json_parse(const char *text, size_t n, const struct json_limits *limits, cJSON **ret,
                struct blix_error *err)
 {
-	cleanup(json_freep)
-	cJSON *tree = NULL;
-	cleanup(freep)
-	char *copy = NULL;
+	cleanup(json_freep) cJSON *tree = NULL;
+	cleanup(freep) char *copy = NULL;
 	const char *end = NULL;
 	int rc;
 
@@ -291,8 +289,7 @@ void json_add_string(cJSON *object, const char *key, const char *value)
 
 void json_add_text(cJSON *object, const char *key, const char *text)
 {
-	cleanup(freep)
-	char *clean = text != NULL ? xstrdup(text) : NULL;
+	cleanup(freep) char *clean = text != NULL ? xstrdup(text) : NULL;
 	size_t left = clean != NULL ? strlen(clean) : 0;
 	size_t n;
 
@@ -384,8 +381,7 @@ char *json_text(const cJSON *tree)
 
 int json_print(const cJSON *tree, struct buf *out)
 {
-	cleanup(freep)
-	char *text = json_text(tree);
+	cleanup(freep) char *text = json_text(tree);
 
 	return buf_add_string(out, text);
 }

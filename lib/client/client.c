@@ -146,8 +146,7 @@ static void curl_prepare(struct client *client)
 
 int client_open(const struct client_options *options, struct client **ret, struct blix_error *err)
 {
-	cleanup(client_freep)
-	struct client *client = xcalloc(1, sizeof(*client));
+	cleanup(client_freep) struct client *client = xcalloc(1, sizeof(*client));
 	int rc;
 
 	rc = endpoints_parse(client, options->endpoints, err);
@@ -273,8 +272,7 @@ static int curl_error(const struct client *client, CURLcode rc, bool *ret_connec
 static int exchange_send(struct client *client, struct exchange *exchange, bool *ret_connected,
                          struct blix_error *err)
 {
-	cleanup(freep)
-	char *url = xasprintf("http://blix%s", exchange->path);
+	cleanup(freep) char *url = xasprintf("http://blix%s", exchange->path);
 	CURL *curl = client->curl;
 	struct curl_slist *headers = headers_make(client, exchange);
 	CURLcode rc;
@@ -310,8 +308,7 @@ static int exchange_send(struct client *client, struct exchange *exchange, bool 
 /* What the daemon said instead of an answer. */
 static int answer_error(const struct exchange *exchange, struct blix_error *err)
 {
-	cleanup(json_freep)
-	cJSON *tree = NULL;
+	cleanup(json_freep) cJSON *tree = NULL;
 	struct blix_error said;
 
 	(void)json_parse(exchange->answer.data != NULL ? exchange->answer.data : "",
@@ -383,8 +380,7 @@ static int exchange_run(struct client *client, struct exchange *exchange, struct
 int client_call(struct client *client, const char *method, const char *path, const cJSON *body,
                 cJSON **ret_answer, struct blix_error *err)
 {
-	cleanup(freep)
-	char *text = body != NULL ? json_text(body) : NULL;
+	cleanup(freep) char *text = body != NULL ? json_text(body) : NULL;
 	struct exchange exchange = {.method = method, .path = path, .body = text};
 	int rc;
 

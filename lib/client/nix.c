@@ -39,10 +39,8 @@ bool nix_is_local(const char *flake)
 static int flake_directory(const char *flake, char **ret, struct blix_error *err)
 {
 	const char *given = strncmp(flake, "path:", 5) == 0 ? flake + 5 : flake;
-	cleanup(freep)
-	char *absolute = realpath(given, NULL);
-	cleanup(freep)
-	char *file = NULL;
+	cleanup(freep) char *absolute = realpath(given, NULL);
+	cleanup(freep) char *file = NULL;
 	struct stat st;
 
 	if (absolute == NULL || stat(absolute, &st) < 0 || !S_ISDIR(st.st_mode)) {
@@ -96,10 +94,8 @@ static int spawn_with(struct child *child, char *const argv[], const int out[2],
                       struct blix_error *err)
 {
 	posix_spawn_file_actions_t actions;
-	cleanup(freep)
-	char *config = NULL;
-	cleanup(freep)
-	char **environment = nix_environment(&config);
+	cleanup(freep) char *config = NULL;
+	cleanup(freep) char **environment = nix_environment(&config);
 	int rc = posix_spawn_file_actions_init(&actions);
 
 	if (rc != 0)
@@ -237,8 +233,7 @@ static char *locked_url(const char *path, const char *hash)
 
 static int metadata_read(const struct buf *out, char **ret_locked, struct blix_error *err)
 {
-	cleanup(json_freep)
-	cJSON *tree = NULL;
+	cleanup(json_freep) cJSON *tree = NULL;
 	const cJSON *locked = NULL;
 	const char *path = NULL, *hash = NULL;
 	char *url;
@@ -265,14 +260,10 @@ static int metadata_read(const struct buf *out, char **ret_locked, struct blix_e
 
 int nix_lock(const char *flake, uint64_t timeout_ms, char **ret_locked, struct blix_error *err)
 {
-	cleanup(freep)
-	char *directory = NULL;
-	cleanup(freep)
-	char *url = NULL;
-	cleanup(buf_done)
-	struct buf out;
-	cleanup(buf_done)
-	struct buf error;
+	cleanup(freep) char *directory = NULL;
+	cleanup(freep) char *url = NULL;
+	cleanup(buf_done) struct buf out;
+	cleanup(buf_done) struct buf error;
 	struct child child = {.out = -1, .error = -1, .end = -1};
 	int status = 0;
 	int rc;

@@ -126,8 +126,7 @@ void get_string_into(struct codec *in, char **slot, size_t max)
 
 void get_name(struct codec *in, char *out, size_t size)
 {
-	cleanup(freep)
-	char *text = get_string(in, size - 1);
+	cleanup(freep) char *text = get_string(in, size - 1);
 
 	memcpy(out, text, strlen(text) + 1);
 }

@@ -84,8 +84,7 @@ static void put_found(struct buf *out, const struct command *c)
 
 static void get_found(struct codec *in, struct command *c)
 {
-	cleanup(freep)
-	char *lock = NULL;
+	cleanup(freep) char *lock = NULL;
 
 	c->vm_resolved.uid = get_u64(in);
 	c->vm_resolved.node = get_u64(in);

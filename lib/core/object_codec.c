@@ -41,10 +41,8 @@ void get_spec(struct codec *in, struct vm_spec *spec)
 	n = get_enum(in, LIMIT_LABELS + 1);
 	labels_done(&spec->labels);
 	for (uint32_t i = 0; i < n && !in->failed; i++) {
-		cleanup(freep)
-		char *key = get_string(in, LIMIT_LABEL_VALUE);
-		cleanup(freep)
-		char *value = get_string(in, LIMIT_LABEL_VALUE);
+		cleanup(freep) char *key = get_string(in, LIMIT_LABEL_VALUE);
+		cleanup(freep) char *value = get_string(in, LIMIT_LABEL_VALUE);
 
 		if (!in->failed && labels_set(&spec->labels, key, value, NULL) < 0)
 			in->failed = true;

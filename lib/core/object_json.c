@@ -211,8 +211,7 @@ static cJSON *words_json(const char *words)
 
 	for (const char *p = words; *p != '\0';) {
 		size_t n = strcspn(p, " ");
-		cleanup(freep)
-		char *word = xstrndup(p, n);
+		cleanup(freep) char *word = xstrndup(p, n);
 
 		json_push_string(array, word);
 		p += n + (p[n] == ' ');

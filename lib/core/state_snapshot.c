@@ -73,8 +73,7 @@ int state_encode(const struct state *s, struct buf *out, struct blix_error *err)
 
 uint64_t state_hash(const struct state *s)
 {
-	cleanup(buf_done)
-	struct buf bytes;
+	cleanup(buf_done) struct buf bytes;
 
 	buf_init(&bytes, LIMIT_SNAPSHOT);
 	if (state_encode(s, &bytes, NULL) < 0)
@@ -101,8 +100,7 @@ static void get_locks(struct codec *in, struct state *s)
 	uint32_t n = get_enum(in, LIMIT_VMS + 1);
 
 	for (uint32_t i = 0; i < n && !in->failed; i++) {
-		cleanup(freep)
-		char *text = get_string(in, LIMIT_LOCK);
+		cleanup(freep) char *text = get_string(in, LIMIT_LOCK);
 		bool found = state_lock(s, state_lock_add(s, text, strlen(text))) != NULL;
 
 		if (!found)

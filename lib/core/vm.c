@@ -448,8 +448,7 @@ int labels_match(const struct labels *labels, const char *selector, bool *ret,
 	while (*p != '\0') {
 		size_t n = strcspn(p, ",");
 		const char *equals = memchr(p, '=', n);
-		cleanup(freep)
-		char *key = NULL;
+		cleanup(freep) char *key = NULL;
 		const char *value;
 
 		if (equals == NULL || equals == p)

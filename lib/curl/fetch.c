@@ -247,10 +247,8 @@ static int outcome(const struct fetch *fetch, CURLcode result)
 /* Frees the fetch, then tells its owner. */
 static void fetch_finish(struct fetch *fetch, CURLcode result)
 {
-	cleanup(buf_done)
-	struct buf answer = {0};
-	cleanup(freep)
-	char *type = NULL;
+	cleanup(buf_done) struct buf answer = {0};
+	cleanup(freep) char *type = NULL;
 	const char *text = NULL;
 	int status = outcome(fetch, result);
 	long http_status = 0;
@@ -294,8 +292,7 @@ static void pool_stop(struct fetch_pool *pool)
 
 int fetch_pool_open(uv_loop_t *loop, struct fetch_pool **ret, struct blix_error *err)
 {
-	cleanup(freep)
-	struct fetch_pool *pool = xcalloc(1, sizeof(*pool));
+	cleanup(freep) struct fetch_pool *pool = xcalloc(1, sizeof(*pool));
 	CURLM *multi;
 
 	/* Unix sockets need no TLS: leaving it out saves its set-up. */
@@ -370,8 +367,7 @@ static void header_add(struct fetch *fetch, const char *line)
 
 static void headers_set(struct fetch *fetch, const struct fetch_options *options)
 {
-	cleanup(freep)
-	char *type = NULL;
+	cleanup(freep) char *type = NULL;
 
 	/* Off: it costs a round trip, and the server refuses by the headers anyway. */
 	header_add(fetch, "Expect:");
@@ -401,8 +397,7 @@ static void easy_secure(CURL *easy)
 
 static void easy_set(struct fetch *fetch, const struct fetch_options *options)
 {
-	cleanup(freep)
-	char *url = xasprintf("http://localhost%s", options->path);
+	cleanup(freep) char *url = xasprintf("http://localhost%s", options->path);
 	CURL *easy = fetch->easy;
 
 	easy_secure(easy);

@@ -24,8 +24,7 @@ static int find_program(const char *name, const char *path, char **ret, struct b
 	}
 	while (*at != '\0') {
 		size_t n = strcspn(at, ":");
-		cleanup(freep)
-		char *full = xasprintf("%.*s/%s", (int)n, at, name);
+		cleanup(freep) char *full = xasprintf("%.*s/%s", (int)n, at, name);
 
 		if (at[0] == '/' && access(full, X_OK) == 0) {
 			*ret = take(full);
@@ -111,16 +110,11 @@ static void reap_now(pid_t pid)
 
 int spawn_child(const struct child_options *options, struct spawned *ret, struct blix_error *err)
 {
-	cleanup(freep)
-	char *program = NULL;
-	cleanup(closep)
-	int out = -1;
-	cleanup(closep)
-	int out_write = -1;
-	cleanup(closep)
-	int err_fd = -1;
-	cleanup(closep)
-	int err_write = -1;
+	cleanup(freep) char *program = NULL;
+	cleanup(closep) int out = -1;
+	cleanup(closep) int out_write = -1;
+	cleanup(closep) int err_fd = -1;
+	cleanup(closep) int err_write = -1;
 	pid_t pid = 0;
 	int rc = find_program(options->argv->items[0], options->path, &program, err);
 

@@ -75,8 +75,7 @@ void http_answer_error(struct http_request *request, const struct blix_error *er
                        const cJSON *details)
 {
 	const struct blix_code_info *info = blix_code_info(err->code);
-	cleanup(json_freep)
-	cJSON *tree = json_object();
+	cleanup(json_freep) cJSON *tree = json_object();
 
 	json_add_string(tree, "code", info->slug);
 	json_add_string(tree, "reason", blix_error_reason(err));

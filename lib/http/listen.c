@@ -30,8 +30,7 @@ static int address_of(const char *path, struct sockaddr_un *ret, struct blix_err
 /* Removes what a daemon that died left behind. */
 static int remove_stale(const char *path, const struct sockaddr_un *address, struct blix_error *err)
 {
-	cleanup(closep)
-	int fd = -1;
+	cleanup(closep) int fd = -1;
 	struct stat st;
 
 	if (lstat(path, &st) < 0)
@@ -66,8 +65,7 @@ static int open_to_group(const struct http_config *config, struct blix_error *er
 
 int listen_open(const struct http_config *config, int *ret_fd, struct blix_error *err)
 {
-	cleanup(closep)
-	int fd = -1;
+	cleanup(closep) int fd = -1;
 	struct sockaddr_un address;
 	int r;
 

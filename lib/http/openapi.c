@@ -50,20 +50,17 @@ static cJSON *parameters_of(const struct http_route *route)
 
 	for (const char *at = route->path; (at = strchr(at, '{')) != NULL; at += n) {
 		n = strcspn(++at, "}");
-		cleanup(freep)
-		char *name = xstrndup(at, n);
+		cleanup(freep) char *name = xstrndup(at, n);
 
 		parameter_add(list, name, "path", "name");
 	}
 	for (const char *at = route->query; at != NULL && *at != '\0'; at += *at == ' ') {
 		n = strcspn(at, "=");
-		cleanup(freep)
-		char *name = xstrndup(at, n);
+		cleanup(freep) char *name = xstrndup(at, n);
 
 		at += n + (at[n] == '=');
 		n = strcspn(at, " ");
-		cleanup(freep)
-		char *type = xstrndup(at, n);
+		cleanup(freep) char *type = xstrndup(at, n);
 
 		parameter_add(list, name, "query", type);
 		at += n;
@@ -73,8 +70,7 @@ static cJSON *parameters_of(const struct http_route *route)
 
 static cJSON *content_of(const char *schema)
 {
-	cleanup(freep)
-	char *reference = xasprintf("#/components/schemas/%s", schema);
+	cleanup(freep) char *reference = xasprintf("#/components/schemas/%s", schema);
 	cJSON *content = json_object();
 	cJSON *media = json_object();
 	cJSON *target = json_object();
@@ -183,10 +179,8 @@ static int schemas_check(const struct http_route *routes, size_t n, const cJSON 
 int http_openapi(const struct http_route *routes, size_t n, const char *version,
                  const char *schemas, cJSON **ret, struct blix_error *err)
 {
-	cleanup(json_freep)
-	cJSON *document = json_object();
-	cleanup(json_freep)
-	cJSON *all = NULL;
+	cleanup(json_freep) cJSON *document = json_object();
+	cleanup(json_freep) cJSON *all = NULL;
 	cJSON *info = json_object();
 	cJSON *paths = json_object();
 	cJSON *components = json_object();

@@ -167,8 +167,7 @@ static bool path_matches(const struct http_request *request, const char *path)
 static int request_route(struct http_request *request, const char *method, struct blix_error *err)
 {
 	const struct http_config *config = &request->connection->server->config;
-	cleanup(buf_done)
-	struct buf allowed;
+	cleanup(buf_done) struct buf allowed;
 	const struct http_route *route;
 
 	buf_init(&allowed, 256);

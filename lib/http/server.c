@@ -469,8 +469,7 @@ static void config_defaults(struct http_config *config)
 int http_server_open(uv_loop_t *loop, const struct http_config *config, struct http_server **ret,
                      struct blix_error *err)
 {
-	cleanup(freep)
-	struct http_server *server = xcalloc(1, sizeof(*server));
+	cleanup(freep) struct http_server *server = xcalloc(1, sizeof(*server));
 	struct stat st = {0};
 	int r;
 

@@ -170,8 +170,7 @@ static void mend(char *text)
 
 char *nix_error_tail(const char *text)
 {
-	cleanup(freep)
-	char *clean = strip(text);
+	cleanup(freep) char *clean = strip(text);
 
 	mend(clean);
 	keep_useful(clean);
@@ -190,8 +189,7 @@ static const struct rule *find_rule(const char *text)
 
 bool nix_error_explain(const char *text, struct blix_error *err)
 {
-	cleanup(freep)
-	char *clean = strip(text);
+	cleanup(freep) char *clean = strip(text);
 	const struct rule *rule;
 	const char *error, *tail;
 	size_t head;

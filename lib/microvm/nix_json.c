@@ -110,8 +110,7 @@ static int metadata_read(const cJSON *root, char **ret_url, unsigned *ret_inputs
 int nix_metadata_parse(const char *text, size_t n, char **ret_url, unsigned *ret_inputs,
                        struct blix_error *err)
 {
-	cleanup(json_freep)
-	cJSON *root = NULL;
+	cleanup(json_freep) cJSON *root = NULL;
 	int rc = json_parse(text, n, &json_limits_answer, &root, err);
 
 	if (rc == 0)
@@ -123,8 +122,7 @@ int nix_metadata_parse(const char *text, size_t n, char **ret_url, unsigned *ret
 
 int nix_lock_count(const char *text, size_t n, unsigned *ret_nodes, struct blix_error *err)
 {
-	cleanup(json_freep)
-	cJSON *root = NULL;
+	cleanup(json_freep) cJSON *root = NULL;
 	const cJSON *nodes = NULL;
 	int rc = json_parse(text, n, &json_limits_answer, &root, err);
 
@@ -212,8 +210,7 @@ static int scalars_read(const cJSON *root, struct scalars *s, struct blix_error 
 
 int nix_resolved_parse(const char *text, size_t n, struct vm_resolved *ret, struct blix_error *err)
 {
-	cleanup(json_freep)
-	cJSON *root = NULL;
+	cleanup(json_freep) cJSON *root = NULL;
 	struct scalars scalars = {0, 0, NULL, NULL};
 	struct vm_resolved found = {0};
 	int rc = json_parse(text, n, &json_limits_request, &root, err);

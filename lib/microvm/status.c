@@ -151,8 +151,7 @@ static int read_vm(const cJSON *item, struct status_vm *vm, struct blix_error *e
 
 int status_parse(const char *text, size_t n, struct status *ret, struct blix_error *err)
 {
-	cleanup(json_freep)
-	cJSON *root = NULL;
+	cleanup(json_freep) cJSON *root = NULL;
 	struct status status = {NULL, 0};
 	const cJSON *items = NULL, *item;
 	int rc = json_parse(text, n, &json_limits_answer, &root, err);

@@ -71,16 +71,14 @@ static char *spec_text(const char *name, const struct vm_spec *spec)
 
 static int write_text(const char *dir, const char *name, const char *text, struct blix_error *err)
 {
-	cleanup(freep)
-	char *path = xasprintf("%s/%s", dir, name);
+	cleanup(freep) char *path = xasprintf("%s/%s", dir, name);
 
 	return file_write(path, text, strlen(text), 0644, err);
 }
 
 static int write_lock(const char *dir, const char *lock, struct blix_error *err)
 {
-	cleanup(freep)
-	char *path = xasprintf("%s/flake.lock", dir);
+	cleanup(freep) char *path = xasprintf("%s/flake.lock", dir);
 
 	if (lock[0] != '\0')
 		return file_write(path, lock, strlen(lock), 0644, err);
@@ -92,10 +90,8 @@ static int write_lock(const char *dir, const char *lock, struct blix_error *err)
 int wrapper_write(const char *dir, const char *name, const struct vm_spec *spec,
                   const char *base_url, const char *lock, struct blix_error *err)
 {
-	cleanup(freep)
-	char *flake = NULL;
-	cleanup(freep)
-	char *decided = NULL;
+	cleanup(freep) char *flake = NULL;
+	cleanup(freep) char *decided = NULL;
 	int rc = wrapper_url_check(base_url, err);
 
 	if (rc < 0)

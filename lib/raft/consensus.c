@@ -510,8 +510,7 @@ static int start_raft(struct consensus *c, struct blix_error *err)
 
 int consensus_start(struct consensus *c, struct blix_error *err)
 {
-	cleanup(freep)
-	char *lock = xasprintf("%s/lock", c->dir);
+	cleanup(freep) char *lock = xasprintf("%s/lock", c->dir);
 	int rc;
 
 	assert(c->life == LIFE_OPEN);

@@ -326,8 +326,7 @@ static void on_incoming(uv_stream_t *listener, int status)
 static int remove_stale(const char *path, struct blix_error *err)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	cleanup(closep)
-	int fd = -1;
+	cleanup(closep) int fd = -1;
 	struct stat st;
 
 	if (lstat(path, &st) < 0)
@@ -349,8 +348,7 @@ static int remove_stale(const char *path, struct blix_error *err)
 
 static int listener_start(struct peer_transport *t, const char *path, struct blix_error *err)
 {
-	cleanup(freep)
-	char *parent = xstrdup(path);
+	cleanup(freep) char *parent = xstrdup(path);
 	char *slash = strrchr(parent, '/');
 	int rc;
 

@@ -39,8 +39,7 @@ static int read_all(int fd, const char *name, struct buf *out, struct blix_error
 
 int file_read_at(int dirfd, const char *name, struct buf *out, struct blix_error *err)
 {
-	cleanup(closep)
-	int fd = -1;
+	cleanup(closep) int fd = -1;
 	struct stat st;
 
 	fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
@@ -55,8 +54,7 @@ int file_read_at(int dirfd, const char *name, struct buf *out, struct blix_error
 
 int file_read(const char *path, struct buf *out, struct blix_error *err)
 {
-	cleanup(closep)
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	cleanup(closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
 
 	if (fd < 0)
 		return blix_fail_sys(err, errno, "open %s", path);
@@ -65,11 +63,9 @@ int file_read(const char *path, struct buf *out, struct blix_error *err)
 
 static int sync_parent(const char *path, struct blix_error *err)
 {
-	cleanup(freep)
-	char *parent = xstrdup(path);
+	cleanup(freep) char *parent = xstrdup(path);
 	char *slash = strrchr(parent, '/');
-	cleanup(closep)
-	int fd = -1;
+	cleanup(closep) int fd = -1;
 
 	if (slash != NULL)
 		slash[slash == parent ? 1 : 0] = '\0';
@@ -96,10 +92,8 @@ static int write_all(int fd, const char *data, size_t n)
 
 int file_write(const char *path, const void *data, size_t n, mode_t mode, struct blix_error *err)
 {
-	cleanup(freep)
-	char *tmp = xasprintf("%s.tmp", path);
-	cleanup(closep)
-	int fd = -1;
+	cleanup(freep) char *tmp = xasprintf("%s.tmp", path);
+	cleanup(closep) int fd = -1;
 	int rc;
 
 	(void)unlink(tmp);
@@ -118,8 +112,7 @@ int file_write(const char *path, const void *data, size_t n, mode_t mode, struct
 
 int file_make_dirs(const char *path, mode_t mode, struct blix_error *err)
 {
-	cleanup(freep)
-	char *copy = xstrdup(path);
+	cleanup(freep) char *copy = xstrdup(path);
 	struct stat st;
 
 	for (char *p = copy + 1; *p != '\0'; p++) {
@@ -163,8 +156,7 @@ int file_remove_tree(const char *path, struct blix_error *err)
 
 int file_link(const char *target, const char *path, struct blix_error *err)
 {
-	cleanup(freep)
-	char *tmp = xasprintf("%s.tmp", path);
+	cleanup(freep) char *tmp = xasprintf("%s.tmp", path);
 
 	(void)unlink(tmp);
 	if (symlink(target, tmp) < 0)
@@ -200,8 +192,7 @@ bool file_exists(const char *path)
 int file_lock(const char *path, int *ret_fd, struct blix_error *err)
 {
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-	cleanup(closep)
-	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	cleanup(closep) int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 
 	if (fd < 0)
 		return blix_fail_sys(err, errno, "open %s", path);

@@ -41,8 +41,7 @@ static int parse_stat(const char *text, char *ret_state, uint64_t *ret_ticks)
 int process_start_time(pid_t pid, uint64_t *ret_ticks, struct blix_error *err)
 {
 	char path[48], text[1024], state;
-	cleanup(closep)
-	int fd = -1;
+	cleanup(closep) int fd = -1;
 	uint64_t ticks;
 	ssize_t n;
 

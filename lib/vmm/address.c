@@ -44,8 +44,7 @@ int address_connect_failed(struct blix_error *err, int sys)
 int address_init(struct address *a, const char *path, struct blix_error *err)
 {
 	const char *slash = strrchr(path, '/');
-	cleanup(freep)
-	char *dir = NULL;
+	cleanup(freep) char *dir = NULL;
 	struct stat st;
 
 	a->dirfd = -1;

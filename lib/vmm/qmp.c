@@ -92,8 +92,7 @@ static int qmp_fill(struct qmp *q, struct blix_error *err)
 /* The next object that the monitor sends. */
 static int qmp_receive(struct qmp *q, cJSON **ret, struct blix_error *err)
 {
-	cleanup(json_freep)
-	cJSON *tree = NULL;
+	cleanup(json_freep) cJSON *tree = NULL;
 	const char *end;
 	size_t n;
 	int rc;
@@ -160,14 +159,10 @@ static int qmp_answered(cJSON *message, cJSON **ret, struct blix_error *err)
 int qmp_execute(struct qmp *q, const char *command, const cJSON *arguments, cJSON **ret,
                 struct blix_error *err)
 {
-	cleanup(json_freep)
-	cJSON *request = json_object();
-	cleanup(json_freep)
-	cJSON *message = NULL;
-	cleanup(freep)
-	char *text = NULL;
-	cleanup(freep)
-	char *line = NULL;
+	cleanup(json_freep) cJSON *request = json_object();
+	cleanup(json_freep) cJSON *message = NULL;
+	cleanup(freep) char *text = NULL;
+	cleanup(freep) char *line = NULL;
 	int rc;
 
 	json_add_string(request, "execute", command);
@@ -187,8 +182,7 @@ int qmp_execute(struct qmp *q, const char *command, const cJSON *arguments, cJSO
 
 static int qmp_greet(struct qmp *q, struct blix_error *err)
 {
-	cleanup(json_freep)
-	cJSON *greeting = NULL;
+	cleanup(json_freep) cJSON *greeting = NULL;
 	int rc = qmp_receive(q, &greeting, err);
 
 	if (rc < 0)
@@ -202,8 +196,7 @@ static int qmp_greet(struct qmp *q, struct blix_error *err)
 int qmp_open(const char *socket_path, unsigned deadline_ms, struct qmp **ret,
              struct blix_error *err)
 {
-	cleanup(qmp_freep)
-	struct qmp *q = xcalloc(1, sizeof(*q));
+	cleanup(qmp_freep) struct qmp *q = xcalloc(1, sizeof(*q));
 	int rc;
 
 	q->deadline_ms = clock_boot_ms() + deadline_ms;
@@ -237,8 +230,7 @@ void qmp_freep(struct qmp **q)
 int qmp_query(const char *socket_path, const char *command, unsigned deadline_ms, cJSON **ret,
               struct blix_error *err)
 {
-	cleanup(qmp_freep)
-	struct qmp *q = NULL;
+	cleanup(qmp_freep) struct qmp *q = NULL;
 	int rc = qmp_open(socket_path, deadline_ms, &q, err);
 
 	return rc < 0 ? rc : qmp_execute(q, command, NULL, ret, err);

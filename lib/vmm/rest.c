@@ -145,10 +145,8 @@ static int request_run(struct request *r, struct blix_error *err)
 static int rest_call(const char *socket, const char *path, const char *body, unsigned deadline_ms,
                      struct buf *ret_answer, struct blix_error *err)
 {
-	cleanup(freep)
-	char *url = xasprintf("http://localhost%s", path);
-	cleanup(request_done)
-	struct request r = {.address = {.dirfd = -1}};
+	cleanup(freep) char *url = xasprintf("http://localhost%s", path);
+	cleanup(request_done) struct request r = {.address = {.dirfd = -1}};
 	int rc;
 
 	buf_init(&r.answer, LIMIT_QMP);
@@ -180,10 +178,8 @@ static int library_need(struct blix_error *err)
 int rest_get(const char *socket, const char *path, unsigned deadline_ms, cJSON **ret,
              struct blix_error *err)
 {
-	cleanup(buf_done)
-	struct buf answer = {0};
-	cleanup(json_freep)
-	cJSON *tree = NULL;
+	cleanup(buf_done) struct buf answer = {0};
+	cleanup(json_freep) cJSON *tree = NULL;
 	int rc = library_need(err);
 
 	if (rc == 0)
@@ -201,8 +197,7 @@ int rest_get(const char *socket, const char *path, unsigned deadline_ms, cJSON *
 int rest_put(const char *socket, const char *path, const char *body, unsigned deadline_ms,
              struct blix_error *err)
 {
-	cleanup(buf_done)
-	struct buf answer = {0};
+	cleanup(buf_done) struct buf answer = {0};
 	int rc = library_need(err);
 
 	return rc < 0 ? rc : rest_call(socket, path, body, deadline_ms, &answer, err);

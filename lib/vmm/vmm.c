@@ -40,8 +40,7 @@ static void push_key(cJSON *events, const char *code, bool down)
 static int qemu_press_keys(struct qmp *q, struct blix_error *err)
 {
 	static const char *const keys[] = {"ctrl", "alt", "delete"};
-	cleanup(json_freep)
-	cJSON *arguments = json_object();
+	cleanup(json_freep) cJSON *arguments = json_object();
 	cJSON *events = json_array();
 
 	json_add(arguments, "events", events);
@@ -54,8 +53,7 @@ static int qemu_press_keys(struct qmp *q, struct blix_error *err)
 
 static int qemu_power_button(const char *socket, unsigned deadline_ms, struct blix_error *err)
 {
-	cleanup(qmp_freep)
-	struct qmp *q = NULL;
+	cleanup(qmp_freep) struct qmp *q = NULL;
 	struct blix_error refusal;
 	int button, keys, rc = qmp_open(socket, deadline_ms, &q, err);
 
@@ -169,8 +167,7 @@ int vmm_status(enum vmm_kind kind, const char *socket, unsigned deadline_ms, str
                struct blix_error *err)
 {
 	const struct vmm_driver *driver = vmm_driver(kind);
-	cleanup(json_freep)
-	cJSON *answer = NULL;
+	cleanup(json_freep) cJSON *answer = NULL;
 	const char *text = NULL;
 	int rc;
 

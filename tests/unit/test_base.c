@@ -57,8 +57,7 @@ static void numbers(void **state)
 
 static void buffer_cap(void **state)
 {
-	cleanup(buf_done)
-	struct buf b;
+	cleanup(buf_done) struct buf b;
 
 	(void)state;
 	buf_init(&b, 10);
@@ -72,8 +71,7 @@ static void buffer_cap(void **state)
 
 static int try_json(const char *text)
 {
-	cleanup(json_freep)
-	cJSON *tree = NULL;
+	cleanup(json_freep) cJSON *tree = NULL;
 
 	return json_parse(text, strlen(text), &json_limits_request, &tree, NULL);
 }
@@ -99,8 +97,7 @@ static void json_getters(void **state)
 {
 	static const char *const keys[] = {"memory", "name", NULL};
 	const char *text = "{\"memory\":9007199254740992,\"name\":\"x\"}";
-	cleanup(json_freep)
-	cJSON *tree = NULL;
+	cleanup(json_freep) cJSON *tree = NULL;
 	struct blix_error err;
 	uint64_t v = 0;
 	const char *s = NULL;

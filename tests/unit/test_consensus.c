@@ -200,8 +200,7 @@ static void on_wake(uv_timer_t *timer)
 static int server_start(struct cluster *cl, size_t i, struct blix_error *err)
 {
 	struct server *s = &cl->server[i];
-	cleanup(freep)
-	char *dir = xasprintf("%s/raft%zu", cl->dir, i);
+	cleanup(freep) char *dir = xasprintf("%s/raft%zu", cl->dir, i);
 	struct consensus_config config = {
 		.loop = &cl->loop,
 		.dir = dir,
@@ -727,8 +726,7 @@ static void stale_socket(void **state)
 	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", cl.members[0].address);
 	assert_int_equal(file_make_dirs(cl.dir, 0700, &err), 0);
 	{
-		cleanup(freep)
-		char *run = xasprintf("%s/run", cl.dir);
+		cleanup(freep) char *run = xasprintf("%s/run", cl.dir);
 
 		assert_int_equal(file_make_dirs(run, 0700, &err), 0);
 	}
@@ -750,8 +748,7 @@ static void stale_socket(void **state)
 static const char *stored_snapshot(const struct cluster *cl)
 {
 	static char path[512];
-	cleanup(freep)
-	char *dir = xasprintf("%s/raft0", cl->dir);
+	cleanup(freep) char *dir = xasprintf("%s/raft0", cl->dir);
 	uv_dirent_t entry;
 	uv_fs_t req;
 

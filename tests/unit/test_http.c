@@ -129,8 +129,7 @@ static void handle_close(struct http_request *request, void *data)
 static void handle_fail(struct http_request *request, void *data)
 {
 	struct blix_error err;
-	cleanup(json_freep)
-	cJSON *details = json_object();
+	cleanup(json_freep) cJSON *details = json_object();
 
 	(void)data;
 	json_add_u64(details, "nodes", 3);
@@ -283,8 +282,7 @@ static void get(struct fixture *f, const char *path, struct answer *a)
 /* Asserts an error answer: its HTTP status, code and reason. */
 static void refused(struct answer *a, int http_status, const char *code, const char *reason)
 {
-	cleanup(json_freep)
-	cJSON *tree = NULL;
+	cleanup(json_freep) cJSON *tree = NULL;
 	const cJSON *details = NULL;
 	const char *text = NULL;
 
@@ -560,8 +558,7 @@ static void bad_clients(void **state)
 		{"GET /v1/vms/a HT", NULL},
 	};
 	struct fixture *f = fixture_open(NULL);
-	cleanup(buf_done)
-	struct buf text;
+	cleanup(buf_done) struct buf text;
 
 	(void)state;
 	for (size_t i = 0; i < array_size(cases); i++)
@@ -919,10 +916,8 @@ static void idle_has_no_timer(void **state)
 
 static void openapi(void **state)
 {
-	cleanup(json_freep)
-	cJSON *tree = NULL;
-	cleanup(freep)
-	char *text = NULL;
+	cleanup(json_freep) cJSON *tree = NULL;
+	cleanup(freep) char *text = NULL;
 	struct blix_error err = {0};
 
 	(void)state;

@@ -85,8 +85,7 @@ static void wrapper_urls(void **state)
 
 static char *read_whole(const char *dir, const char *name)
 {
-	cleanup(freep)
-	char *path = xasprintf("%s/%s", dir, name);
+	cleanup(freep) char *path = xasprintf("%s/%s", dir, name);
 	struct buf text;
 
 	buf_init(&text, LIMIT_FILE);

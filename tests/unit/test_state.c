@@ -17,8 +17,7 @@
 /* Through bytes, as every replica sees it. */
 static struct command_result run(struct state *s, struct command *c)
 {
-	cleanup(buf_done)
-	struct buf bytes;
+	cleanup(buf_done) struct buf bytes;
 	struct command copy;
 	struct command_result r;
 
@@ -371,8 +370,7 @@ static void replicas_agree(void **state)
 		random_step(a, &seed_a);
 		random_step(b, &seed_b);
 		if (view != NULL) { /* a view does not move; a replica may go on from it */
-			cleanup(buf_done)
-			struct buf bytes;
+			cleanup(buf_done) struct buf bytes;
 
 			assert_int_equal(state_hash(view), hash);
 			buf_init(&bytes, LIMIT_SNAPSHOT);
@@ -392,8 +390,7 @@ static void replicas_agree(void **state)
 
 static void snapshot_refuses_damage(void **state)
 {
-	cleanup(buf_done)
-	struct buf bytes;
+	cleanup(buf_done) struct buf bytes;
 	struct state *s = state_new();
 	uint64_t hash;
 
