@@ -3,7 +3,7 @@
 #include "microvm/nix_error.h"
 
 #include "base/alloc.h"
-#include "base/buf.h"
+#include "base/json.h"
 #include "base/limits.h"
 
 #include <stdio.h>
@@ -59,6 +59,9 @@ static const struct rule {
 	{"path '", "does not exist", BLIX_E_IMAGE, "flake-missing", false,
          "a flake on this machine is named by its absolute path"},
 };
+/* Not Nix but the command around it failed. */
+static const struct rule no_error = {
+	"", NULL, BLIX_E_IMAGE, "command-failed", true, "see the node's log"};
 static const struct rule otherwise = {
 	"", NULL, BLIX_E_IMAGE, "flake-eval-failed", false, "try: nix flake check on the flake"};
 
@@ -143,36 +146,11 @@ static const char *last_bytes(const char *text, size_t max)
 	return at;
 }
 
-/* A child may print anything; a message must be UTF-8. */
-static void mend(char *text)
-{
-	for (unsigned char *at = (unsigned char *)text; *at != '\0';) {
-		unsigned n = *at < 0x80 ? 0 : *at >= 0xF0 ? 3 : *at >= 0xE0 ? 2 : 1;
-		bool good = *at < 0x80 || (*at >= 0xC2 && *at <= 0xF4);
-
-		for (unsigned i = 1; good && i <= n; i++)
-			good = (at[i] & 0xC0) == 0x80;
-		if (good && *at == 0xE0)
-			good = at[1] >= 0xA0;
-		else if (good && *at == 0xED)
-			good = at[1] < 0xA0;
-		else if (good && *at == 0xF0)
-			good = at[1] >= 0x90;
-		else if (good && *at == 0xF4)
-			good = at[1] < 0x90;
-		if (good) {
-			at += n + 1;
-			continue;
-		}
-		*at++ = '?';
-	}
-}
-
 char *nix_error_tail(const char *text)
 {
 	cleanup(freep) char *clean = strip(text);
 
-	mend(clean);
+	json_clean(clean);
 	keep_useful(clean);
 	return xstrdup(last_bytes(clean, LIMIT_MESSAGE));
 }
@@ -184,7 +162,7 @@ static const struct rule *find_rule(const char *text)
 		    (rules[i].also == NULL || strstr(text, rules[i].also) != NULL))
 			return &rules[i];
 	}
-	return &otherwise;
+	return strncmp(text, "error:", 6) == 0 ? &otherwise : &no_error;
 }
 
 bool nix_error_explain(const char *text, struct blix_error *err)
@@ -194,7 +172,7 @@ bool nix_error_explain(const char *text, struct blix_error *err)
 	const char *error, *tail;
 	size_t head;
 
-	mend(clean);
+	json_clean(clean);
 	error = first_error(clean);
 	rule = find_rule(error);
 	keep_useful(clean + (error - clean));

@@ -11,7 +11,7 @@
  * same call may succeed later. */
 bool nix_error_explain(const char *text, struct blix_error *err);
 /* The last useful lines of `text`, at most LIMIT_MESSAGE bytes: no colours, no empty lines, whole
- * lines, valid UTF-8. The caller's to free. */
+ * lines, fit for JSON. The caller's to free. */
 char *nix_error_tail(const char *text);
 
 #endif

@@ -1,5 +1,6 @@
-/* Rendering the wrapper flake: see wrapper.h. Each file is replaced whole, so that a crash leaves
- * nothing half-written for Nix to read. */
+/* Rendering the wrapper flake: see wrapper.h. Each file is replaced whole, so that Nix
+ * never reads half of one; they are not made durable, since they are rendered anew before each
+ * build. */
 #include "microvm/wrapper.h"
 
 #include "base/alloc.h"
@@ -73,7 +74,7 @@ static int write_text(const char *dir, const char *name, const char *text, struc
 {
 	cleanup(freep) char *path = xasprintf("%s/%s", dir, name);
 
-	return file_write(path, text, strlen(text), 0644, err);
+	return file_put(path, text, strlen(text), 0644, err);
 }
 
 static int write_lock(const char *dir, const char *lock, struct blix_error *err)
@@ -81,7 +82,7 @@ static int write_lock(const char *dir, const char *lock, struct blix_error *err)
 	cleanup(freep) char *path = xasprintf("%s/flake.lock", dir);
 
 	if (lock[0] != '\0')
-		return file_write(path, lock, strlen(lock), 0644, err);
+		return file_put(path, lock, strlen(lock), 0644, err);
 	if (unlink(path) < 0 && errno != ENOENT)
 		return blix_fail_sys(err, errno, "remove %s", path);
 	return 0;

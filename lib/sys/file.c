@@ -75,7 +75,7 @@ static int sync_parent(const char *path, struct blix_error *err)
 	return 0;
 }
 
-static int write_all(int fd, const char *data, size_t n)
+static int write_all(int fd, const char *data, size_t n, bool durable)
 {
 	while (n > 0) {
 		ssize_t done = write(fd, data, n);
@@ -87,10 +87,11 @@ static int write_all(int fd, const char *data, size_t n)
 		data += done;
 		n -= (size_t)done;
 	}
-	return fsync(fd) < 0 ? -errno : 0;
+	return durable && fsync(fd) < 0 ? -errno : 0;
 }
 
-int file_write(const char *path, const void *data, size_t n, mode_t mode, struct blix_error *err)
+static int replace(const char *path, const void *data, size_t n, mode_t mode, bool durable,
+                   struct blix_error *err)
 {
 	cleanup(freep) char *tmp = xasprintf("%s.tmp", path);
 	cleanup(closep) int fd = -1;
@@ -100,14 +101,24 @@ int file_write(const char *path, const void *data, size_t n, mode_t mode, struct
 	fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode);
 	if (fd < 0)
 		return blix_fail_sys(err, errno, "create %s", tmp);
-	rc = write_all(fd, data, n);
+	rc = write_all(fd, data, n, durable);
 	if (rc == 0 && rename(tmp, path) < 0)
 		rc = -errno;
 	if (rc < 0) {
 		(void)unlink(tmp);
 		return blix_fail_sys(err, -rc, "write %s", path);
 	}
-	return sync_parent(path, err);
+	return durable ? sync_parent(path, err) : 0;
+}
+
+int file_write(const char *path, const void *data, size_t n, mode_t mode, struct blix_error *err)
+{
+	return replace(path, data, n, mode, true, err);
+}
+
+int file_put(const char *path, const void *data, size_t n, mode_t mode, struct blix_error *err)
+{
+	return replace(path, data, n, mode, false, err);
 }
 
 int file_make_dirs(const char *path, mode_t mode, struct blix_error *err)

@@ -23,6 +23,9 @@ int file_read(const char *path, struct buf *out, struct blix_error *err);
 int file_read_at(int dirfd, const char *name, struct buf *out, struct blix_error *err);
 /* Writes PATH by way of PATH.tmp: write, fsync, rename, fsync of the directory. */
 int file_write(const char *path, const void *data, size_t n, mode_t mode, struct blix_error *err);
+/* The same without fsync, for what can be made again: readers see the old or the new, a crash of
+ * the host may lose both. */
+int file_put(const char *path, const void *data, size_t n, mode_t mode, struct blix_error *err);
 /* mkdir -p; existing directories keep their mode. */
 int file_make_dirs(const char *path, mode_t mode, struct blix_error *err);
 /* rm -rf of a tree, without crossing mounts or following links; absent is success. */

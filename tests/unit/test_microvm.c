@@ -262,7 +262,7 @@ static const struct {
          false},
 	{"error: experimental Nix feature 'nix-command' is disabled; use\n", "nix-misconfigured",
          "nix-command", BLIX_E_IMAGE, false},
-	{"", "flake-eval-failed", "", BLIX_E_IMAGE, false},
+	{"mv: cannot move\n", "command-failed", "cannot move", BLIX_E_IMAGE, true},
 };
 
 static void explained(void **state)
