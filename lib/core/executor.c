@@ -163,8 +163,25 @@ static void visit(struct turn *t, struct executor_vm *vm)
 		vm_remove(t, vm);
 }
 
-static void on_desired(struct turn *t, const struct executor_desired *desired)
+static void seen_set(struct executor_vm *vm, const struct executor_seen *seen)
 {
+	const char *runner = vm->seen.runner, *message = vm->seen.message;
+
+	if (vm->seen.process == PROCESS_UNKNOWN && seen->process != PROCESS_UNKNOWN)
+		vm->wait_ms = 0;
+	vm->seen = *seen;
+	vm->seen.runner = runner;
+	vm->seen.message = message;
+	if (strcmp(runner, seen->runner != NULL ? seen->runner : "") != 0)
+		text_set(&vm->seen.runner, seen->runner != NULL ? seen->runner : "");
+	text_set(&vm->seen.message, seen->message);
+	if (seen->process == PROCESS_NONE)
+		vm->stop = STOP_NONE;
+}
+
+static void on_desired(struct turn *t, const struct executor_event *event)
+{
+	const struct executor_desired *desired = event->desired;
 	struct executor_vm *vm = lookup_or_add(t->e, desired->uid);
 	bool moved = vm->wanted && vm->desired.epoch != desired->epoch;
 	const char *out_path = vm->desired.out_path;
@@ -191,6 +208,8 @@ static void on_desired(struct turn *t, const struct executor_desired *desired)
 		vm->tries = 0;
 		vm->wait_ms = 0;
 	}
+	if (event->seen != NULL)
+		seen_set(vm, event->seen);
 	visit(t, vm);
 }
 
@@ -218,22 +237,6 @@ static void on_looked(struct turn *t)
 	t->e->looked = true;
 	for (size_t i = 0; i < t->e->n; i++)
 		visit(t, t->e->vms[i]);
-}
-
-static void seen_set(struct executor_vm *vm, const struct executor_seen *seen)
-{
-	const char *runner = vm->seen.runner, *message = vm->seen.message;
-
-	if (vm->seen.process == PROCESS_UNKNOWN && seen->process != PROCESS_UNKNOWN)
-		vm->wait_ms = 0;
-	vm->seen = *seen;
-	vm->seen.runner = runner;
-	vm->seen.message = message;
-	if (strcmp(runner, seen->runner != NULL ? seen->runner : "") != 0)
-		text_set(&vm->seen.runner, seen->runner != NULL ? seen->runner : "");
-	text_set(&vm->seen.message, seen->message);
-	if (seen->process == PROCESS_NONE)
-		vm->stop = STOP_NONE;
 }
 
 static void on_ready(struct turn *t, struct executor_vm *vm, uint32_t ms)
@@ -314,7 +317,7 @@ void executor_step(struct executor *e, const struct executor_event *event, uint6
 
 	ret->n = 0;
 	if (event->kind == EXECUTOR_DESIRED)
-		on_desired(&t, event->desired);
+		on_desired(&t, event);
 	else if (event->kind == EXECUTOR_APPLIED)
 		on_applied(&t, event->revision);
 	else if (event->kind == EXECUTOR_LOOKED)

@@ -63,7 +63,7 @@ struct executor_seen {
 };
 
 enum executor_event_kind {
-	EXECUTOR_DESIRED,   /* desired */
+	EXECUTOR_DESIRED,   /* desired; seen when it was looked at for the first time */
 	EXECUTOR_FORGOTTEN, /* uid: it no longer concerns this node */
 	EXECUTOR_APPLIED,   /* revision: all DESIRED up to this revision of the state were given */
 	EXECUTOR_LOOKED,    /* the host was looked at once: acting may begin */

@@ -1,10 +1,12 @@
-/* Growing a vector of words: see argv.h. Memory is our own, so nothing here fails. */
+/* Growing a vector of words, which cannot fail, and finding the program that the first one names.
+ */
 #include "exec/argv.h"
 
 #include "base/alloc.h"
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <unistd.h>
 
 static void argv_own(struct argv *argv, char *word)
 {
@@ -39,4 +41,26 @@ void argv_done(struct argv *argv)
 	free(argv->items);
 	argv->items = NULL;
 	argv->n = 0;
+}
+
+int program_find(const char *name, const char *path, char **ret, struct blix_error *err)
+{
+	const char *at = path != NULL ? path : "";
+
+	if (strchr(name, '/') != NULL) {
+		*ret = xstrdup(name);
+		return 0;
+	}
+	while (*at != '\0') {
+		size_t n = strcspn(at, ":");
+		cleanup(freep) char *full = xasprintf("%.*s/%s", (int)n, at, name);
+
+		if (at[0] == '/' && access(full, X_OK) == 0) {
+			*ret = take(full);
+			return 0;
+		}
+		at += at[n] == ':' ? n + 1 : n;
+	}
+	return blix_fail(err, BLIX_E_NOTFOUND, "%s: not found in PATH (%s)", name,
+	                 path != NULL ? path : "");
 }

@@ -14,28 +14,6 @@
 #include <sys/pidfd.h>
 #include <sys/wait.h>
 
-static int find_program(const char *name, const char *path, char **ret, struct blix_error *err)
-{
-	const char *at = path != NULL ? path : "";
-
-	if (strchr(name, '/') != NULL) {
-		*ret = xstrdup(name);
-		return 0;
-	}
-	while (*at != '\0') {
-		size_t n = strcspn(at, ":");
-		cleanup(freep) char *full = xasprintf("%.*s/%s", (int)n, at, name);
-
-		if (at[0] == '/' && access(full, X_OK) == 0) {
-			*ret = take(full);
-			return 0;
-		}
-		at += at[n] == ':' ? n + 1 : n;
-	}
-	return blix_fail(err, BLIX_E_NOTFOUND, "%s: not found in PATH (%s)", name,
-	                 path != NULL ? path : "");
-}
-
 static int actions_fill(posix_spawn_file_actions_t *actions, const char *cwd, int out, int err_fd)
 {
 	int rc = posix_spawn_file_actions_addopen(actions, 0, "/dev/null", O_RDONLY, 0);
@@ -116,7 +94,7 @@ int spawn_child(const struct child_options *options, struct spawned *ret, struct
 	cleanup(closep) int err_fd = -1;
 	cleanup(closep) int err_write = -1;
 	pid_t pid = 0;
-	int rc = find_program(options->argv->items[0], options->path, &program, err);
+	int rc = program_find(options->argv->items[0], options->path, &program, err);
 
 	if (rc < 0)
 		return rc;

@@ -48,6 +48,13 @@ bool microvm_single_user(void)
 	return access("/nix/var/nix/daemon-socket/socket", F_OK) != 0 && getgrnam("nixbld") == NULL;
 }
 
+char *microvm_find(const char *path)
+{
+	char *found = NULL;
+
+	return program_find("microvm", path, &found, NULL) == 0 ? found : NULL;
+}
+
 void microvm_env(const struct microvm_host *host, const char *tmp_dir, const char *accel,
                  struct argv *env)
 {

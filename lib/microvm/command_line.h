@@ -27,6 +27,9 @@ struct microvm_host {
 /* Looks for a nix-daemon socket and the group of build users. */
 bool microvm_single_user(void);
 
+/* The host's own `microvm` in PATH, the caller's to free; NULL when there is none. */
+char *microvm_find(const char *path);
+
 /* tmp_dir: the call's own TMPDIR, NULL for none. accel: "kvm", "tcg" or "" for the runner. */
 void microvm_env(const struct microvm_host *host, const char *tmp_dir, const char *accel,
                  struct argv *env);

@@ -1,0 +1,45 @@
+/* The executor on the loop: turns what the state, the host and children say into events of the
+ * core's machine (core/executor.h), and its actions into processes, files and proposals.
+ *
+ * VMs are never children of this process: a shim stands by each, so closing the executor, or
+ * killing the daemon, leaves them running. What is there is found again by microvm-status before
+ * anything is done about a VM.
+ */
+#ifndef BLIX_NODE_EXECUTOR_H
+#define BLIX_NODE_EXECUTOR_H
+
+#include "core/state.h"
+#include "node/config.h"
+
+#include <uv.h>
+
+struct node_executor;
+
+typedef void (*node_executor_answer_cb)(void *cb_data, int status,
+                                        const struct command_result *result);
+
+struct node_executor_config {
+	uv_loop_t *loop;
+	const struct config *config; /* lives as long as the executor */
+	uint64_t node;
+	const char *cluster;
+	const struct state *state; /* the live one, only read */
+	/* Calls cb exactly once, possibly at once and possibly after node_executor_close(); a
+	 * negative return says that it never will. status is 0 or -BLIX_E_x. */
+	int (*propose)(void *data, const struct command *command, node_executor_answer_cb cb,
+	               void *cb_data);
+	/* "kvm", "tcg", or "" while that is not known. */
+	const char *(*accel)(void *data);
+	void *data;
+};
+
+int node_executor_open(const struct node_executor_config *config, struct node_executor **ret,
+                       struct blix_error *err);
+/* The state changed: it is looked at in the loop's next turn, however often this is called. */
+void node_executor_wake(struct node_executor *e);
+/* Ends builds that are under way; cb is called when nothing of it is left on the loop. */
+void node_executor_close(struct node_executor *e, void (*cb)(void *data), void *data);
+/* The `microvm` command it drives. */
+const char *node_executor_microvm(const struct node_executor *e);
+
+#endif

@@ -1,0 +1,177 @@
+/* Shared by the parts of the node's executor:
+ *   executor.c         opening, stepping the machine, reports, closing
+ *   executor_local.c   the VMs that concern this node, scanning the state
+ *   executor_job.c     one action under way: its children, its end
+ *   executor_host.c    paths, ownership of directories, what was seen
+ *   executor_resolve.c executor_build.c executor_run.c executor_remove.c   the actions
+ *   executor_watch.c   the end of a runner, the ready line of a guest
+ */
+#ifndef BLIX_NODE_EXECUTOR_INTERNAL_H
+#define BLIX_NODE_EXECUTOR_INTERNAL_H
+
+#include "core/executor.h"
+#include "exec/child.h"
+#include "microvm/command_line.h"
+#include "microvm/status.h"
+#include "node/executor.h"
+
+struct watch;
+struct ready;
+struct job;
+
+/* A process as it was identified. */
+struct identity {
+	uint64_t pid, start_time;
+	uint64_t shim_pid, shim_start_time;
+	char boot_id[40];
+};
+
+/* What was seen of a VM, with the strings it owns. */
+struct sight {
+	struct executor_seen seen;
+	char *runner, *message;
+	struct identity identity;
+};
+
+/* A VM of the state that concerns this node. */
+struct local {
+	struct node_executor *e;
+	uint64_t uid;
+	struct vm *vm; /* a reference: as the state said last */
+	bool unseen;   /* its directory was not looked at yet: nothing is done about it */
+	bool gone;     /* no longer of concern; waits for the end of its jobs */
+	unsigned jobs;
+	struct job *acting; /* the machine's action */
+	struct identity identity;
+	uint64_t started_ms; /* wall clock of its last start */
+	uint64_t start_ms;   /* boot clock of the same, 0: before this process */
+	unsigned starts;     /* counts them */
+	struct watch *watch; /* of its process */
+	struct ready *ready; /* of its console */
+};
+
+TAILQ_HEAD(job_list, job);
+LIST_HEAD(answer_list, answer);
+
+struct node_executor {
+	struct node_executor_config config;
+	struct microvm_host host;
+	char *microvm, *status, *shim, *home, *tmp; /* paths */
+	struct executor machine;
+	struct executor_actions actions;
+	uv_idle_t idle;
+	uv_timer_t timer;
+	struct local **locals; /* by uid */
+	size_t n_locals, size_locals;
+	uint64_t scanned; /* revision of the state that was scanned */
+	bool stepping;    /* ends wait in `ended` */
+	bool looking;     /* a look at unseen VMs is under way */
+	uint64_t look_ms; /* not before */
+	struct job_list ended;
+	bool draining;
+	struct answer_list answers; /* proposals under way */
+	struct answer_list told;    /* and those answered, which the machine has not heard of */
+	unsigned nix_version;       /* 0: not asked yet */
+	unsigned jobs;              /* under way */
+	unsigned handles;           /* not closed yet */
+	bool closing;
+	void (*close_cb)(void *data);
+	void *close_data;
+};
+
+struct job {
+	struct node_executor *e;
+	struct local *local; /* NULL: about several VMs */
+	struct vm *vm;       /* a reference: as the state said when it began */
+	enum executor_action_kind kind;
+	bool own; /* not the machine's: a look at something */
+	enum executor_stop stop;
+	uint64_t began_ms;
+	unsigned starts; /* of the VM when it began */
+	struct child *child;
+	void (*next)(struct job *job, struct child_result *result);
+	void (*end)(struct job *job); /* of a job of its own */
+	bool cancelled;
+	char *tmp; /* its private directory, "" none */
+	uv_work_t work;
+	struct identity identity;
+	struct blix_error err; /* code BLIX_OK: it went well */
+	bool final;
+	bool sighted;
+	struct sight sight;
+	struct command found; /* kind 0: nothing */
+	char *base_url;
+	TAILQ_ENTRY(job) entry;
+};
+
+/* executor.c */
+/* One step of the machine and the actions it yields; what ends meanwhile waits for the drain. */
+void node_executor_step(struct node_executor *e, const struct executor_event *event);
+void node_executor_drain(struct node_executor *e);
+/* Both. */
+void node_executor_event(struct node_executor *e, const struct executor_event *event);
+void node_executor_ended(struct job *job);
+void node_executor_handle_closed(struct node_executor *e);
+
+/* executor_local.c */
+struct local *local_find(const struct node_executor *e, uint64_t uid);
+/* Out of the table at once, freed when its last job ended. */
+void local_remove(struct node_executor *e, struct local *local);
+void local_free(struct local *local);
+/* Shows the machine what the state says of it; seen when it was just looked at. */
+void node_executor_show(struct local *local, const struct executor_seen *seen);
+/* What changed in the state since the last scan. */
+void locals_scan(struct node_executor *e);
+
+/* executor_job.c */
+struct job *job_new(struct node_executor *e, struct local *local, enum executor_action_kind kind);
+void job_free(struct job *job);
+/* Ends the job: well, or with job->err. The machine hears of it once the step under way is over. */
+void job_end(struct job *job);
+void job_fail(struct job *job, bool final);
+/* Makes job->tmp, once. */
+int job_make_tmp(struct job *job);
+/* Starts a child; `next` gets its result. argv is taken. On failure the job ends. */
+void job_spawn(struct job *job, struct argv *argv, uint64_t deadline_ms,
+               void (*next)(struct job *job, struct child_result *result));
+void job_cancel(struct job *job);
+/* Fills job->err from a child that failed. Returns true when it makes sense to try again. */
+bool job_explain(struct job *job, const struct child_result *result, const char *what);
+
+/* executor_host.c: paths are the caller's to free */
+char *host_dir(const struct node_executor *e, const char *name);     /* upstream's directory */
+char *host_own_dir(const struct node_executor *e, const char *name); /* state_dir/vms/NAME */
+char *host_run_dir(const struct node_executor *e, const char *name);
+char *host_gcroot(const struct node_executor *e, const char *prefix, const char *name);
+/* Whose is the directory? A claim without a marker is what a crash leaves: it is healed. */
+enum executor_directory host_owner(const struct node_executor *e, const struct vm *vm,
+                                   uint64_t *ret_epoch);
+int host_claim(const struct node_executor *e, const struct vm *vm, struct blix_error *err);
+int host_mark(const struct node_executor *e, const struct vm *vm, struct blix_error *err);
+/* True when there is anything on the host that bears this name. */
+bool host_has_trace(const struct node_executor *e, const char *name);
+/* item NULL: microvm-status knows nothing of it. */
+void sight_take(struct sight *sight, const struct local *local, const struct status_vm *item);
+void sight_done(struct sight *sight);
+
+/* the actions */
+void resolve_begin(struct job *job);
+void build_begin(struct job *job);
+void start_begin(struct job *job);
+void status_begin(struct job *job);
+void stop_begin(struct job *job);
+void remove_begin(struct job *job);
+/* Looks at one VM and tells the machine. */
+void look_at(struct local *local);
+/* Looks at all unseen ones and then lets the machine act on them. */
+void look_at_unseen(struct node_executor *e);
+
+/* executor_watch.c */
+/* After it was seen: watches the process, and the console for the ready line. */
+void watch_follow(struct local *local, const struct sight *sight);
+/* Looks out for the ready line, where one is asked for; an adopted VM may be ready already. */
+void watch_ready(struct local *local, bool adopted);
+void watch_end(struct local *local);
+bool watch_exists(const struct local *local);
+
+#endif

@@ -1,0 +1,135 @@
+/* One action under way, from its first child to the machine's DONE.
+ *
+ * A job holds a reference to its VM as the state said when it began, so that nothing it does mixes
+ * two versions. Its private directory is TMPDIR of its children and is deleted with the job.
+ */
+#include "node/executor_internal.h"
+
+#include "base/alloc.h"
+#include "microvm/nix_error.h"
+#include "sys/clock.h"
+#include "sys/file.h"
+#include "sys/log.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+struct job *job_new(struct node_executor *e, struct local *local, enum executor_action_kind kind)
+{
+	struct job *job = xcalloc(1, sizeof(*job));
+
+	job->e = e;
+	job->kind = kind;
+	job->local = local;
+	job->began_ms = clock_boot_ms();
+	job->tmp = xstrdup("");
+	e->jobs++;
+	if (local != NULL) {
+		local->jobs++;
+		job->vm = vm_ref(local->vm);
+		job->starts = local->starts;
+		job->identity = local->identity;
+	}
+	return job;
+}
+
+void job_free(struct job *job)
+{
+	struct blix_error err;
+
+	if (job->tmp[0] != '\0' && file_remove_tree(job->tmp, &err) < 0)
+		log_error(LOG_WARNING, "executor.tmp.failed", &err, "path=%s", job->tmp);
+	if (job->found.kind != 0)
+		command_done(&job->found);
+	sight_done(&job->sight);
+	vm_unref(job->vm);
+	free(job->base_url);
+	free(job->tmp);
+	free(job);
+}
+
+void job_end(struct job *job)
+{
+	node_executor_ended(job);
+}
+
+void job_fail(struct job *job, bool final)
+{
+	job->final = final;
+	job_end(job);
+}
+
+int job_make_tmp(struct job *job)
+{
+	char *path;
+
+	if (job->tmp[0] != '\0')
+		return 0;
+	path = xasprintf("%s/XXXXXX", job->e->tmp);
+	if (mkdtemp(path) == NULL) {
+		int rc = blix_fail_sys(&job->err, errno, "make a directory in %s", job->e->tmp);
+
+		free(path);
+		return rc;
+	}
+	free(job->tmp);
+	job->tmp = path;
+	return 0;
+}
+
+static void on_child(void *data, struct child_result *result)
+{
+	struct job *job = data;
+
+	job->child = NULL;
+	job->next(job, result);
+}
+
+void job_spawn(struct job *job, struct argv *argv, uint64_t deadline_ms,
+               void (*next)(struct job *job, struct child_result *result))
+{
+	const struct node_executor *e = job->e;
+	struct argv env = ARGV_EMPTY;
+	struct child_options options = {
+		.argv = argv, .env = &env, .path = e->host.path, .deadline_ms = deadline_ms};
+	int rc = 0;
+
+	if (job->cancelled)
+		rc = blix_fail(&job->err, BLIX_E_REFUSED, "cancelled");
+	microvm_env(&e->host, job->tmp[0] != '\0' ? job->tmp : NULL,
+	            e->config.accel != NULL ? e->config.accel(e->config.data) : "", &env);
+	job->next = next;
+	if (rc == 0)
+		rc = child_start(e->config.loop, &options, on_child, job, &job->child, &job->err);
+	argv_done(argv);
+	argv_done(&env);
+	if (rc < 0)
+		job_fail(job, rc == -BLIX_E_NOTFOUND || rc == -BLIX_E_DENIED);
+}
+
+void job_cancel(struct job *job)
+{
+	job->cancelled = true;
+	if (job->child != NULL)
+		child_cancel(job->child);
+}
+
+bool job_explain(struct job *job, const struct child_result *result, const char *what)
+{
+	const char *text = result->err.len > 0 ? result->err.data : result->out.data;
+	char how[64];
+	bool retry;
+
+	child_describe(result, how, sizeof(how));
+	if (result->timed_out || result->cancelled || result->signal != 0) {
+		cleanup(freep) char *tail = nix_error_tail(text);
+
+		(void)blix_fail(&job->err, BLIX_E_IMAGE, "%s %s\n%s", what, how, tail);
+		blix_reason(&job->err, result->timed_out ? "build-timeout" : "build-killed");
+		return true;
+	}
+	retry = nix_error_explain(text, &job->err);
+	if (job->err.text[0] == '\0')
+		(void)blix_wrap(&job->err, "%s %s without a word", what, how);
+	return retry;
+}

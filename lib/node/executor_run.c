@@ -1,0 +1,315 @@
+/* START, STOP, STATUS, and the looks between them.
+ *
+ * START hands the runner to a shim, which outlives us, and asks microvm-status what came of it.
+ * STOP asks the guest through its hypervisor on a thread of the pool, or signals the very process
+ * that was identified. The end itself is noticed by executor_watch.c.
+ */
+#include "node/executor_internal.h"
+
+#include "base/alloc.h"
+#include "base/buf.h"
+#include "microvm/nix_error.h"
+#include "sys/clock.h"
+#include "sys/file.h"
+#include "sys/log.h"
+#include "sys/process.h"
+#include "vmm/vmm.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fnmatch.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define SHIM_DEADLINE_MS   30000
+#define STATUS_DEADLINE_MS 10000
+#define BUTTON_DEADLINE_MS 2000
+#define LOOK_NAMES         256 /* in one call: their bytes stay far below what exec takes */
+#define LOOK_AGAIN_MS      1000
+
+static int parse_status(struct job *job, const struct child_result *result, struct status *ret)
+{
+	char how[64];
+
+	if (result->out.len > 0 && !result->out.cut &&
+	    status_parse(result->out.data, result->out.len, ret, &job->err) == 0) {
+		job->err.code = BLIX_OK;
+		return 0;
+	}
+	child_describe(result, how, sizeof(how));
+	(void)blix_fail(&job->err, BLIX_E_INTERNAL, "microvm-status %s: %.400s", how,
+	                result->err.data);
+	blix_reason(&job->err, "status-failed");
+	return -BLIX_E_INTERNAL;
+}
+
+static void on_status(struct job *job, struct child_result *result)
+{
+	struct blix_error before = job->err;
+	struct status status;
+
+	if (parse_status(job, result, &status) == 0) {
+		job->sighted = true;
+		sight_take(&job->sight, job->local, status_find(&status, job->vm->name));
+		status_done(&status);
+		job->err = before; /* a start that failed stays one */
+	} else if (before.code != BLIX_OK) {
+		job->err = before;
+	}
+	job_end(job);
+}
+
+void status_begin(struct job *job)
+{
+	struct argv argv = ARGV_EMPTY;
+
+	microvm_argv_status(&job->e->host, job->vm->name, &argv);
+	job_spawn(job, &argv, STATUS_DEADLINE_MS, on_status);
+}
+
+static void end_look(struct job *job)
+{
+	struct local *local = job->local;
+
+	if (job->err.code != BLIX_OK)
+		log_error(LOG_WARNING, "vm.look.failed", &job->err, "vm=%s", job->vm->name);
+	if (!job->sighted || local->gone || job->starts != local->starts)
+		return;
+	watch_follow(local, &job->sight);
+	node_executor_event(job->e, &(struct executor_event){.kind = EXECUTOR_SEEN,
+	                                                     .uid = local->uid,
+	                                                     .seen = &job->sight.seen});
+}
+
+void look_at(struct local *local)
+{
+	struct job *job = job_new(local->e, local, EXECUTOR_STATUS);
+
+	job->own = true;
+	job->end = end_look;
+	status_begin(job);
+}
+
+static void on_shim(struct job *job, struct child_result *result)
+{
+	if (!child_ok(result)) {
+		cleanup(freep) char *tail = nix_error_tail(result->err.data);
+		char how[64];
+
+		child_describe(result, how, sizeof(how));
+		(void)blix_fail(&job->err, BLIX_E_START, "blix-shim %s: %s", how, tail);
+		blix_reason(&job->err, "start-failed");
+	}
+	status_begin(job);
+}
+
+/* The links that upstream's units would make, and an empty console. */
+static int prepare_start(struct job *job)
+{
+	const char *name = job->vm->name;
+	cleanup(freep) char *dir = host_dir(job->e, name);
+	cleanup(freep) char *booted = xasprintf("%s/booted", dir);
+	cleanup(freep) char *own = host_own_dir(job->e, name);
+	cleanup(freep) char *console = xasprintf("%s/console.log", own);
+	cleanup(freep) char *console_old = xasprintf("%s/console.log.1", own);
+	cleanup(freep) char *runs = xasprintf("%s/vms", job->e->host.run_dir);
+	uint64_t epoch = 0;
+	int rc = 0;
+
+	if (host_owner(job->e, job->vm, &epoch) != DIRECTORY_OURS)
+		return blix_fail(&job->err, BLIX_E_START, "%s is not ours any more", dir);
+	if (epoch != job->vm->epoch)
+		rc = host_mark(job->e, job->vm, &job->err);
+	if (rc == 0)
+		rc = file_link(job->vm->resolved.out_path, booted, &job->err);
+	if (rc == 0)
+		rc = file_make_dirs(own, 0755, &job->err);
+	if (rc == 0)
+		rc = file_make_dirs(runs, 0755, &job->err);
+	if (rc == 0 && rename(console, console_old) < 0 && errno != ENOENT)
+		rc = blix_fail_sys(&job->err, errno, "rename %s", console);
+	return rc;
+}
+
+void start_begin(struct job *job)
+{
+	struct argv argv = ARGV_EMPTY;
+
+	if (prepare_start(job) < 0) {
+		job_fail(job, false);
+		return;
+	}
+	job->local->starts++;
+	job->starts = job->local->starts;
+	job->local->start_ms = clock_boot_ms();
+	job->local->started_ms = clock_wall_ms();
+	microvm_argv_start(&job->e->host, job->vm->name, job->vm->uid, job->vm->epoch, &argv);
+	job_spawn(job, &argv, SHIM_DEADLINE_MS, on_shim);
+}
+
+/* The control socket, as microvm-status chooses it: NAME.sock, else the first by name. */
+static char *find_socket(const char *dir, const char *name)
+{
+	cleanup(freep) char *own = xasprintf("%s.sock", name);
+	DIR *stream = opendir(dir);
+	const struct dirent *entry;
+	char *found = NULL;
+
+	while (stream != NULL && (entry = readdir(stream)) != NULL) {
+		if (fnmatch("*.sock", entry->d_name, 0) != 0 ||
+		    fnmatch("*-virtiofs-*", entry->d_name, 0) == 0 ||
+		    fnmatch("*-gpu.sock", entry->d_name, 0) == 0)
+			continue;
+		if (strcmp(entry->d_name, own) == 0) {
+			xreplace(&found, own);
+			break;
+		}
+		if (found == NULL || strcmp(entry->d_name, found) < 0)
+			xreplace(&found, entry->d_name);
+	}
+	if (stream != NULL)
+		(void)closedir(stream);
+	if (found != NULL) {
+		char *path = xasprintf("%s/%s", dir, found);
+
+		free(found);
+		found = path;
+	}
+	return found;
+}
+
+static enum vmm_kind find_kind(const char *dir)
+{
+	cleanup(freep) char *path = xasprintf("%s/booted/share/microvm/hypervisor", dir);
+	cleanup(buf_done) struct buf text;
+
+	buf_init(&text, 256);
+	if (file_read(path, &text, NULL) < 0 || text.data == NULL)
+		return VMM_UNKNOWN;
+	return vmm_kind_parse(text.data);
+}
+
+static void work_button(uv_work_t *work)
+{
+	struct job *job = work->data;
+	cleanup(freep) char *dir = host_dir(job->e, job->vm->name);
+	cleanup(freep) char *socket = find_socket(dir, job->vm->name);
+
+	if (socket == NULL) {
+		(void)blix_fail(&job->err, BLIX_E_NOTFOUND, "no control socket in %s", dir);
+		blix_reason(&job->err, "no-socket");
+		return;
+	}
+	(void)vmm_power_button(find_kind(dir), socket, BUTTON_DEADLINE_MS, &job->err);
+}
+
+static void on_button(uv_work_t *work, int status)
+{
+	struct job *job = work->data;
+
+	(void)status;
+	job_end(job);
+}
+
+static int signal_process(const struct identity *who, int sig, struct blix_error *err)
+{
+	cleanup(closep) int fd = -1;
+	int rc = process_open((pid_t)who->pid, who->start_time, who->boot_id, &fd, err);
+
+	return rc == 0 ? process_signal(fd, sig, err) : rc;
+}
+
+void stop_begin(struct job *job)
+{
+	int rc;
+
+	if (job->stop == STOP_ASK) {
+		job->work.data = job;
+		rc = uv_queue_work(job->e->config.loop, &job->work, work_button, on_button);
+		if (rc != 0) {
+			(void)blix_fail(&job->err, BLIX_E_INTERNAL, "no thread to ask the guest");
+			job_end(job);
+		}
+		return;
+	}
+	rc = signal_process(&job->identity, job->stop == STOP_TERM ? SIGTERM : SIGKILL, &job->err);
+	if (rc == -BLIX_E_NOTFOUND) /* it ended meanwhile, which is what was wanted */
+		job->err.code = BLIX_OK;
+	if (!watch_exists(job->local))
+		look_at(job->local);
+	job_end(job);
+}
+
+/* Several VMs at once: what stands on the host when their part of the state is first heard of. */
+static void end_unseen(struct job *job)
+{
+	struct node_executor *e = job->e;
+
+	e->looking = false;
+	if (job->err.code == BLIX_OK)
+		return;
+	log_error(LOG_ERR, "executor.look.failed", &job->err, "command=%s", e->status);
+	e->look_ms = clock_boot_ms() + LOOK_AGAIN_MS;
+}
+
+static void take_unseen(struct local *local, const struct status *status)
+{
+	struct sight sight = {.seen.runner = ""};
+
+	sight_take(&sight, local, status_find(status, local->vm->name));
+	local->unseen = false;
+	if (sight.seen.process == PROCESS_RUNNING) {
+		local->started_ms = sight.seen.started_ms;
+		log_event(LOG_INFO, "vm.adopted", "vm=%s pid=%ju", local->vm->name,
+		          (uintmax_t)sight.seen.pid);
+	}
+	watch_follow(local, &sight);
+	node_executor_show(local, &sight.seen);
+	watch_ready(local, true);
+	sight_done(&sight);
+}
+
+static void on_unseen(struct job *job, struct child_result *result)
+{
+	struct node_executor *e = job->e;
+	struct status status;
+
+	if (parse_status(job, result, &status) == 0) {
+		for (size_t i = 0; i < e->n_locals; i++) {
+			struct local *local = e->locals[i];
+
+			if (local->unseen && status_find(&status, local->vm->name) != NULL)
+				take_unseen(local, &status);
+		}
+		status_done(&status);
+	}
+	job_end(job);
+}
+
+void look_at_unseen(struct node_executor *e)
+{
+	struct argv argv = ARGV_EMPTY;
+	unsigned names = 0;
+	struct job *job;
+
+	if (e->looking || e->closing || clock_boot_ms() < e->look_ms)
+		return;
+	microvm_argv_status(&e->host, NULL, &argv);
+	for (size_t i = 0; i < e->n_locals && names < LOOK_NAMES; i++) {
+		if (e->locals[i]->unseen) {
+			argv_push(&argv, e->locals[i]->vm->name);
+			names++;
+		}
+	}
+	if (names == 0) {
+		argv_done(&argv);
+		return;
+	}
+	e->looking = true;
+	job = job_new(e, NULL, EXECUTOR_STATUS);
+	job->own = true;
+	job->end = end_unseen;
+	job_spawn(job, &argv, STATUS_DEADLINE_MS * 3, on_unseen);
+}
