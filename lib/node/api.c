@@ -1,0 +1,301 @@
+/* The routes of the API, who may call them, and the answers about the cluster itself. Everything
+ * about VMs is in api_vm.c, lists that stream in api_list.c, console logs in api_logs.c. */
+#include "node/api_internal.h"
+
+#include "base/alloc.h"
+#include "base/parse.h"
+#include "base/version.h"
+#include "core/object_json.h"
+#include "core/place.h"
+#include "http/openapi.h"
+
+#include <grp.h>
+#include <inttypes.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <unistd.h>
+
+static bool in_group(uid_t uid, gid_t primary, gid_t wanted)
+{
+	gid_t groups[64];
+	struct passwd entry, *found = NULL;
+	int n = (int)array_size(groups);
+	char text[4096];
+
+	if (primary == wanted)
+		return true;
+	if (getpwuid_r(uid, &entry, text, sizeof(text), &found) != 0 || found == NULL)
+		return false;
+	if (getgrouplist(found->pw_name, found->pw_gid, groups, &n) < 0)
+		return false;
+	for (int i = 0; i < n; i++) {
+		if (groups[i] == wanted)
+			return true;
+	}
+	return false;
+}
+
+/* Root and the daemon's own user may do everything; the socket's group everything but what servers
+ * say to each other. The socket's mode says the same; this holds when somebody changed the mode. */
+int api_allow(void *data, const struct http_peer *peer, const struct http_route *route,
+              struct blix_error *err)
+{
+	const struct daemon *d = data;
+	struct group group, *found = NULL;
+	char text[4096];
+
+	if (peer->uid == 0 || peer->uid == geteuid())
+		return 0;
+	if ((route->flags & API_PEER) == 0 && d->config->group[0] != '\0' &&
+	    getgrnam_r(d->config->group, &group, text, sizeof(text), &found) == 0 &&
+	    found != NULL && in_group(peer->uid, peer->gid, found->gr_gid))
+		return 0;
+	(void)blix_fail(err, BLIX_E_DENIED, "user %u may not do this", (unsigned)peer->uid);
+	blix_hint(err, "be root, or a member of the group '%s'", d->config->group);
+	return -(int)BLIX_E_DENIED;
+}
+
+void api_not_found(struct http_request *request, const char *name)
+{
+	struct blix_error err;
+
+	(void)blix_fail(&err, BLIX_E_NOTFOUND, "no such VM: %s", name);
+	blix_reason(&err, "vm-missing");
+	blix_hint(&err, "'blix vm list' shows those there are");
+	http_answer_error(request, &err, NULL);
+}
+
+int api_wait_parse(const struct http_request *request, struct api_wait *ret, struct blix_error *err)
+{
+	const char *revision = http_query(request, "revision"), *wait = http_query(request, "wait");
+	int rc;
+
+	memset(ret, 0, sizeof(*ret));
+	if (revision != NULL && (rc = parse_u64(revision, &ret->revision, err)) < 0)
+		return rc;
+	if (wait != NULL && (rc = parse_duration(wait, &ret->wait_ms, err)) < 0)
+		return rc;
+	if (ret->wait_ms > LIMIT_WAIT)
+		ret->wait_ms = LIMIT_WAIT;
+	ret->set = revision != NULL && ret->wait_ms > 0;
+	return 0;
+}
+
+void api_add_staleness(const struct daemon *d, cJSON *object)
+{
+	uint64_t age;
+	bool current = daemon_is_current(d, &age);
+
+	json_add_u64(object, "revision", d->state->revision);
+	json_add_bool(object, "stale", !current);
+	json_add_u64(object, "stalenessMs", age);
+	json_add_string(object, "server", d->config->name);
+}
+
+cJSON *api_nodes_verdict(const struct daemon *d, const struct vm *vm, bool *ret_fits)
+{
+	cJSON *nodes = json_array();
+
+	*ret_fits = false;
+	for (size_t i = 0; i < d->state->n_nodes; i++) {
+		struct place_verdict verdict = place_node(vm, d->state->nodes[i]);
+		cJSON *node = json_object();
+
+		json_add_string(node, "name", d->state->nodes[i]->name);
+		json_add_bool(node, "fits", verdict.reject == PLACE_FITS);
+		if (verdict.reject != PLACE_FITS)
+			json_add_string(node, "reason", place_reject_name(verdict.reject));
+		if (verdict.need != 0) {
+			json_add_u64(node, "need", verdict.need);
+			json_add_u64(node, "have", verdict.have);
+		}
+		*ret_fits = *ret_fits || verdict.reject == PLACE_FITS;
+		json_push(nodes, node);
+	}
+	return nodes;
+}
+
+static void node_list_handle(struct http_request *request, void *data)
+{
+	const struct daemon *d = data;
+	cleanup(json_freep) cJSON *list = json_object();
+	cJSON *items = json_array();
+
+	json_add_string(list, "kind", "NodeList");
+	json_add_string(list, "apiVersion", BLIX_API_VERSION);
+	api_add_staleness(d, list);
+	for (size_t i = 0; i < d->state->n_nodes; i++)
+		json_push(items, node_json(d->state->nodes[i]));
+	json_add(list, "items", items);
+	http_answer_json(request, 200, list);
+}
+
+static void node_show_handle(struct http_request *request, void *data)
+{
+	const struct daemon *d = data;
+	const char *name = http_path_param(request, "name");
+	const struct node *node = state_node_named(d->state, name);
+	cleanup(json_freep) cJSON *object = NULL;
+	struct blix_error err;
+
+	if (node == NULL) {
+		(void)blix_fail(&err, BLIX_E_NOTFOUND, "no such node: %s", name);
+		blix_reason(&err, "node-missing");
+		blix_hint(&err, "'blix node list' shows those there are");
+		http_answer_error(request, &err, NULL);
+		return;
+	}
+	object = node_json(node);
+	http_answer_json(request, 200, object);
+}
+
+static cJSON *server_json(const struct daemon *d, const struct config_server *server,
+                          bool *ret_online)
+{
+	cJSON *object = json_object();
+	uint64_t age = 0;
+	bool self = server->id == d->config->id;
+	bool seen = self || consensus_peer_seen(d->consensus, server->id, &age);
+
+	*ret_online = seen && age <= duties_grace_ms(d->config);
+	json_add_u64(object, "id", server->id);
+	json_add_string(object, "name", server->name);
+	json_add_string(object, "role", server->id == d->leader_id ? "leader" : "follower");
+	if (seen)
+		json_add_u64(object, "seenMsAgo", age);
+	/* Followers hear only from the leader: of the others they know nothing. */
+	if (self || d->role == CONSENSUS_LEADER || server->id == d->leader_id)
+		json_add_bool(object, "online", *ret_online);
+	return object;
+}
+
+static void cluster_handle(struct http_request *request, void *data)
+{
+	const struct daemon *d = data;
+	const struct config_server *leader = daemon_server(d, d->leader_id);
+	cleanup(json_freep) cJSON *object = json_object();
+	cJSON *servers = json_array();
+	struct consensus_status raft;
+	char hash[24];
+	size_t online = 0;
+	uint64_t age;
+	bool one;
+
+	consensus_status(d->consensus, &raft);
+	json_add_string(object, "kind", "Cluster");
+	json_add_string(object, "apiVersion", BLIX_API_VERSION);
+	json_add_string(object, "cluster", d->config->cluster);
+	json_add_string(object, "leader", leader != NULL ? leader->name : "");
+	json_add_u64(object, "term", raft.term);
+	json_add_u64(object, "commitIndex", raft.commit_index);
+	json_add_u64(object, "appliedIndex", raft.applied_index);
+	api_add_staleness(d, object);
+	(void)snprintf(hash, sizeof(hash), "%016" PRIx64, state_hash(d->state));
+	json_add_string(object, "stateHash", hash);
+	json_add_time(object, "clock", d->state->clock_ms);
+	json_add_u64(object, "clockJumpMs", d->state->clock_jump_ms);
+	for (size_t i = 0; i < d->config->n_servers; i++) {
+		json_push(servers, server_json(d, &d->config->servers[i], &one));
+		online += one;
+	}
+	json_add(object, "servers", servers);
+	json_add_bool(object, "quorum",
+	              d->role == CONSENSUS_LEADER ? online > d->config->n_servers / 2
+	                                          : daemon_is_current(d, &age));
+	http_answer_json(request, 200, object);
+}
+
+static void status_handle(struct http_request *request, void *data)
+{
+	const struct daemon *d = data;
+	cleanup(json_freep) cJSON *object = json_object();
+	cJSON *phases = json_object();
+
+	json_add_string(object, "kind", "Status");
+	json_add_string(object, "apiVersion", BLIX_API_VERSION);
+	json_add_string(object, "version", BLIX_VERSION);
+	api_add_staleness(d, object);
+	for (unsigned i = 0; i < VM_PHASE_COUNT; i++) {
+		if (d->state->phases[i] > 0)
+			json_add_u64(phases, vm_phase_name((enum vm_phase)i), d->state->phases[i]);
+	}
+	json_add(object, "vms", phases);
+	http_answer_json(request, 200, object);
+}
+
+static void version_handle(struct http_request *request, void *data)
+{
+	cleanup(json_freep) cJSON *object = json_object();
+
+	(void)data;
+	json_add_string(object, "version", BLIX_VERSION);
+	json_add_string(object, "apiVersion", BLIX_API_VERSION);
+	http_answer_json(request, 200, object);
+}
+
+static void openapi_handle(struct http_request *request, void *data);
+
+#define LIST_QUERY "view=string labels=string revision=u64 wait=duration"
+#define POLL_QUERY "revision=u64 wait=duration"
+
+const struct http_route api_routes[] = {
+	{"GET", "/v1/vms", vm_list_handle, "List VMs, whole or as a summary", LIST_QUERY, 0, 0,
+         NULL, "VMList"},
+	{"POST", "/v1/vms", vm_create_handle, "Create a VM, or ask where it would run",
+         "dryRun=bool", API_MUTATION, LIMIT_BODY, "VM", "VM"},
+	{"GET", "/v1/vms/{name}", vm_show_handle, "One VM; waits for it to change", POLL_QUERY, 0,
+         0, NULL, "VM"},
+	{"DELETE", "/v1/vms/{name}", vm_delete_handle, "Stop it, remove what it left, forget it",
+         "graceMs=u64 ifVersion=u64", API_MUTATION, 0, NULL, "VM"},
+	{"POST", "/v1/vms/{name}/start", vm_start_handle, "Start it", "ifVersion=u64", API_MUTATION,
+         LIMIT_BODY, "Power", "VM"},
+	{"POST", "/v1/vms/{name}/stop", vm_stop_handle, "Stop it", "ifVersion=u64", API_MUTATION,
+         LIMIT_BODY, "Power", "VM"},
+	{"POST", "/v1/vms/{name}/restart", vm_restart_handle, "Stop it, then start it",
+         "ifVersion=u64", API_MUTATION, LIMIT_BODY, "Power", "VM"},
+	{"GET", "/v1/vms/{name}/why", vm_why_handle, "Why it is in its phase", NULL, 0, 0, NULL,
+         "Why"},
+	{"GET", "/v1/vms/{name}/logs", vm_logs_handle, "Its console; waits for more",
+         "offset=u64 wait=duration", 0, 0, NULL, NULL},
+	{"GET", "/v1/events", event_list_handle, "What happened; waits for more",
+         "name=name revision=u64 wait=duration", 0, 0, NULL, "EventList"},
+	{"GET", "/v1/nodes", node_list_handle, "List nodes", NULL, 0, 0, NULL, "NodeList"},
+	{"GET", "/v1/nodes/{name}", node_show_handle, "One node", NULL, 0, 0, NULL, "Node"},
+	{"GET", "/v1/cluster", cluster_handle, "Servers, leader, quorum and state hash", NULL, 0, 0,
+         NULL, "Cluster"},
+	{"GET", "/v1/status", status_handle, "Counts of VMs by phase", NULL, 0, 0, NULL, "Status"},
+	{"GET", "/v1/version", version_handle, "Version of the daemon", NULL, 0, 0, NULL,
+         "Version"},
+	{"GET", "/v1/openapi.json", openapi_handle, "These routes as OpenAPI 3", NULL, 0, 0, NULL,
+         NULL},
+	{"POST", "/v1/internal/propose", propose_handle, "A command from another server", NULL,
+         API_PEER | API_MUTATION, LIMIT_BODY, NULL, NULL},
+};
+const size_t api_n_routes = array_size(api_routes);
+
+/* What the routes' schema names mean, as far as a client needs it; docs/api.md has every key. */
+static const char schemas[] =
+	"{\"VM\":{\"type\":\"object\",\"required\":[\"metadata\",\"spec\"],\"properties\":{"
+	"\"kind\":{\"type\":\"string\"},\"apiVersion\":{\"type\":\"string\"},"
+	"\"metadata\":{\"type\":\"object\"},\"spec\":{\"type\":\"object\"},"
+	"\"status\":{\"type\":\"object\"}}},"
+	"\"Power\":{\"type\":\"object\",\"properties\":{\"graceMs\":{\"type\":\"integer\"}}},"
+	"\"VMList\":{\"type\":\"object\",\"properties\":{\"revision\":{\"type\":\"integer\"},"
+	"\"stale\":{\"type\":\"boolean\"},\"stalenessMs\":{\"type\":\"integer\"},"
+	"\"items\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/components/schemas/VM\"}}}},"
+	"\"Why\":{\"type\":\"object\"},\"EventList\":{\"type\":\"object\"},"
+	"\"Node\":{\"type\":\"object\"},\"NodeList\":{\"type\":\"object\"},"
+	"\"Cluster\":{\"type\":\"object\"},\"Status\":{\"type\":\"object\"},"
+	"\"Version\":{\"type\":\"object\"}}";
+
+static void openapi_handle(struct http_request *request, void *data)
+{
+	cleanup(json_freep) cJSON *document = NULL;
+	struct blix_error err;
+
+	(void)data;
+	if (http_openapi(api_routes, api_n_routes, BLIX_VERSION, schemas, &document, &err) < 0)
+		http_answer_error(request, &err, NULL);
+	else
+		http_answer_json(request, 200, document);
+}

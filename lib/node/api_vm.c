@@ -1,0 +1,397 @@
+/* Routes about one VM. A mutation is decoded, checked with the core's own functions, proposed, and
+ * answered with the object as the local state has it once the command was applied. */
+#include "node/api_internal.h"
+
+#include "base/alloc.h"
+#include "base/parse.h"
+#include "core/object_json.h"
+#include "core/place.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#define GRACE_MS_DEFAULT 30000
+
+/* A request that waits for the answer to its proposal. */
+struct mutation {
+	struct daemon *daemon;
+	struct http_request *request; /* NULL: the client went away; the command goes its way */
+	char name[LIMIT_NAME + 1];
+	int status; /* HTTP, of success */
+};
+
+static void mutation_cancelled(void *data)
+{
+	((struct mutation *)data)->request = NULL;
+}
+
+static void answer_vm(const struct daemon *d, struct http_request *request, int status,
+                      const char *name)
+{
+	const struct vm *vm = state_vm(d->state, name);
+	cleanup(json_freep) cJSON *object = NULL;
+
+	if (vm != NULL) {
+		object = vm_json(vm, d->state);
+	} else { /* deleted at once, since no node held anything of it */
+		object = json_object();
+		json_add_bool(object, "deleted", true);
+	}
+	http_answer_json(request, status, object);
+}
+
+static void mutation_done(void *data, int status, const struct command_result *result)
+{
+	struct mutation *m = data;
+	struct blix_error err;
+
+	if (m->request != NULL && status < 0) {
+		(void)daemon_propose_error(m->daemon, status, &err);
+		http_answer_error(m->request, &err, NULL);
+	} else if (m->request != NULL && result->code != BLIX_OK) {
+		(void)refusal_error(result, m->name, &err);
+		http_answer_error(m->request, &err, NULL);
+	} else if (m->request != NULL) {
+		answer_vm(m->daemon, m->request, m->status, m->name);
+	}
+	free(m);
+}
+
+/* The session and request number, both or neither, and who asks. */
+static int identify(const struct http_request *request, struct command *command,
+                    struct blix_error *err)
+{
+	const char *session = http_header(request, "Blix-Session");
+	const char *number = http_header(request, "Blix-Request");
+	int rc;
+
+	if ((session == NULL) != (number == NULL))
+		return blix_fail(err, BLIX_E_INVALID,
+		                 "headers Blix-Session and Blix-Request go together");
+	if (session != NULL && ((rc = parse_u64(session, &command->session, err)) < 0 ||
+	                        (rc = parse_u64(number, &command->request, err)) < 0))
+		return rc;
+	if (session != NULL && (command->session == 0 || command->request == 0))
+		return blix_fail(err, BLIX_E_INVALID, "session and request numbers begin at 1");
+	free(command->principal);
+	command->principal = xasprintf("uid:%u", (unsigned)http_peer(request)->uid);
+	return 0;
+}
+
+/* Takes the command. */
+static void propose(struct daemon *d, struct http_request *request, struct command *command,
+                    const char *name, int status)
+{
+	struct mutation *m;
+	struct blix_error err;
+
+	if (identify(request, command, &err) < 0) {
+		http_answer_error(request, &err, NULL);
+		command_done(command);
+		return;
+	}
+	m = xcalloc(1, sizeof(*m));
+	*m = (struct mutation){.daemon = d, .request = request, .status = status};
+	(void)snprintf(m->name, sizeof(m->name), "%s", name);
+	http_on_cancel(request, mutation_cancelled, m);
+	daemon_propose(d, command, mutation_done, m);
+	command_done(command);
+}
+
+/* Where it would run, by the real scheduler. What only its evaluation knows is taken from the spec,
+ * else from microvm.nix's own defaults, and the answer says so. */
+static void answer_dry_run(const struct daemon *d, struct http_request *request, const char *name,
+                           const struct vm_spec *spec)
+{
+	cleanup(json_freep) cJSON *answer = json_object();
+	struct vm *vm = vm_new();
+	const struct node *node;
+	bool fits;
+
+	vm_spec_done(&vm->spec);
+	vm_spec_copy(&vm->spec, spec);
+	vm->resolved_set = true;
+	vm->resolved.cpus = spec->cpus != 0 ? spec->cpus : 1;
+	vm->resolved.memory_bytes = spec->memory_bytes != 0 ? spec->memory_bytes : 512ULL << 20;
+	xreplace(&vm->resolved.hypervisor, spec->hypervisor[0] != '\0' ? spec->hypervisor : "qemu");
+	node = place(d->state, vm);
+	json_add_bool(answer, "dryRun", true);
+	json_add_string(answer, "name", name);
+	json_add_bool(answer, "exists", state_vm(d->state, name) != NULL);
+	json_add_string(answer, "node", node != NULL ? node->name : "");
+	json_add(answer, "nodes", api_nodes_verdict(d, vm, &fits));
+	json_add_bool(answer, "placeable", fits);
+	json_add_u64(answer, "cpus", vm->resolved.cpus);
+	json_add_u64(answer, "memoryBytes", vm->resolved.memory_bytes);
+	json_add_bool(answer, "assumed",
+	              spec->cpus == 0 || spec->memory_bytes == 0 || spec->hypervisor[0] == '\0');
+	http_answer_json(request, 200, answer);
+	vm_unref(vm);
+}
+
+static int parse_body(const struct http_request *request, cJSON **ret, struct blix_error *err)
+{
+	size_t n;
+	const char *body = http_body(request, &n);
+
+	return json_parse(body, n, &json_limits_request, ret, err);
+}
+
+void vm_create_handle(struct http_request *request, void *data)
+{
+	struct daemon *d = data;
+	const char *dry = http_query(request, "dryRun");
+	cleanup(json_freep) cJSON *body = NULL;
+	struct command command;
+	struct vm_spec spec;
+	struct blix_error err;
+	char name[LIMIT_NAME + 1];
+
+	if (parse_body(request, &body, &err) < 0 || vm_create_parse(body, name, &spec, &err) < 0) {
+		http_answer_error(request, &err, NULL);
+		return;
+	}
+	if (dry != NULL && strcmp(dry, "true") == 0) {
+		answer_dry_run(d, request, name, &spec);
+		vm_spec_done(&spec);
+		return;
+	}
+	command_init(&command, COMMAND_VM_CREATE);
+	memcpy(command.vm_create.name, name, sizeof(name));
+	vm_spec_done(&command.vm_create.spec);
+	command.vm_create.spec = spec;
+	propose(d, request, &command, name, 201);
+}
+
+/* The name in the path; answers itself when it is none. */
+static const char *path_name(struct http_request *request)
+{
+	const char *name = http_path_param(request, "name");
+	struct blix_error err;
+
+	if (parse_name("name", name, &err) == 0)
+		return name;
+	http_answer_error(request, &err, NULL);
+	return NULL;
+}
+
+static int query_number(const struct http_request *request, const char *key, uint64_t max,
+                        uint64_t *ret, struct blix_error *err)
+{
+	const char *text = http_query(request, key);
+	int rc = text != NULL ? parse_u64(text, ret, err) : 0;
+
+	if (rc == 0 && *ret > max)
+		return blix_fail(err, BLIX_E_INVALID, "%s is at most %" PRIu64, key, max);
+	return rc;
+}
+
+static int parse_grace(const struct http_request *request, uint32_t *ret, struct blix_error *err)
+{
+	static const char *const keys[] = {"graceMs", NULL};
+	cleanup(json_freep) cJSON *body = NULL;
+	uint64_t grace = GRACE_MS_DEFAULT;
+	size_t n;
+	int rc;
+
+	(void)http_body(request, &n);
+	if (n > 0 && ((rc = parse_body(request, &body, err)) < 0 ||
+	              (rc = json_only_keys(body, keys, err)) < 0 ||
+	              (rc = json_get_u64(body, "graceMs", &grace, err)) < 0))
+		return rc;
+	if (grace > 3600000)
+		return blix_fail(err, BLIX_E_INVALID, "graceMs is at most an hour");
+	*ret = (uint32_t)grace;
+	return 0;
+}
+
+static void power(struct http_request *request, struct daemon *d, enum vm_verb verb)
+{
+	const char *name = path_name(request);
+	struct command command;
+	struct blix_error err;
+
+	if (name == NULL)
+		return;
+	command_init(&command, COMMAND_VM_POWER);
+	(void)snprintf(command.vm_power.name, sizeof(command.vm_power.name), "%s", name);
+	command.vm_power.verb = verb;
+	if (parse_grace(request, &command.vm_power.grace_ms, &err) < 0 ||
+	    query_number(request, "ifVersion", UINT64_MAX, &command.vm_power.if_version, &err) <
+	            0) {
+		http_answer_error(request, &err, NULL);
+		command_done(&command);
+		return;
+	}
+	propose(d, request, &command, name, 200);
+}
+
+void vm_start_handle(struct http_request *request, void *data)
+{
+	power(request, data, VM_VERB_START);
+}
+
+void vm_stop_handle(struct http_request *request, void *data)
+{
+	power(request, data, VM_VERB_STOP);
+}
+
+void vm_restart_handle(struct http_request *request, void *data)
+{
+	power(request, data, VM_VERB_RESTART);
+}
+
+void vm_delete_handle(struct http_request *request, void *data)
+{
+	struct daemon *d = data;
+	const char *name = path_name(request);
+	uint64_t grace = GRACE_MS_DEFAULT;
+	struct command command;
+	struct blix_error err;
+
+	if (name == NULL)
+		return;
+	command_init(&command, COMMAND_VM_DELETE);
+	(void)snprintf(command.vm_delete.name, sizeof(command.vm_delete.name), "%s", name);
+	if (query_number(request, "graceMs", 3600000, &grace, &err) < 0 ||
+	    query_number(request, "ifVersion", UINT64_MAX, &command.vm_delete.if_version, &err) <
+	            0) {
+		http_answer_error(request, &err, NULL);
+		command_done(&command);
+		return;
+	}
+	command.vm_delete.grace_ms = (uint32_t)grace;
+	propose(d, request, &command, name, 200);
+}
+
+/* A long poll of one VM. */
+struct vm_poll {
+	struct http_request *request;
+	char name[LIMIT_NAME + 1];
+	uint64_t revision;
+};
+
+static bool vm_poll_ready(const struct daemon *d, const void *data)
+{
+	const struct vm_poll *poll = data;
+	const struct vm *vm = state_vm(d->state, poll->name);
+
+	return vm == NULL || vm->revision > poll->revision;
+}
+
+static void vm_poll_done(struct daemon *d, void *data, bool cancelled)
+{
+	struct vm_poll *poll = data;
+
+	if (!cancelled && state_vm(d->state, poll->name) == NULL)
+		api_not_found(poll->request, poll->name);
+	else if (!cancelled)
+		answer_vm(d, poll->request, 200, poll->name);
+	free(poll);
+}
+
+void vm_show_handle(struct http_request *request, void *data)
+{
+	struct daemon *d = data;
+	const char *name = path_name(request);
+	struct vm_poll *poll;
+	struct api_wait wait;
+	struct blix_error err;
+
+	if (name == NULL)
+		return;
+	if (api_wait_parse(request, &wait, &err) < 0) {
+		http_answer_error(request, &err, NULL);
+		return;
+	}
+	poll = xcalloc(1, sizeof(*poll));
+	*poll = (struct vm_poll){.request = request, .revision = wait.revision};
+	(void)snprintf(poll->name, sizeof(poll->name), "%s", name);
+	if (!wait.set || vm_poll_ready(d, poll))
+		vm_poll_done(d, poll, false);
+	else
+		daemon_wait(d, &(struct wait_options){.ready = vm_poll_ready,
+		                                      .cb = vm_poll_done,
+		                                      .data = poll,
+		                                      .request = request,
+		                                      .deadline_ms = wait.wait_ms});
+}
+
+static void push_cause(cJSON *chain, const char *reason, const char *message, uint64_t since_ms)
+{
+	cJSON *link = json_object();
+
+	json_add_string(link, "reason", reason);
+	json_add_string(link, "message", message);
+	json_add_time(link, "since", since_ms);
+	json_push(chain, link);
+}
+
+/* From the phase down to what caused it, then what the log remembers of its failures. */
+static cJSON *why_chain(const struct daemon *d, const struct vm *vm)
+{
+	const struct node *node = state_node(d->state, vm->node);
+	cJSON *chain = json_array();
+	char text[160];
+
+	(void)snprintf(text, sizeof(text), "%s since its %s", vm_phase_name(vm->phase),
+	               vm->operation_verb);
+	push_cause(chain, "phase", text, vm->phase_ms);
+	if (vm->reason[0] != '\0')
+		push_cause(chain, vm->reason, vm->message, vm->phase_ms);
+	if (node != NULL && node->phase == NODE_OFFLINE && vm_is_committed(vm))
+		push_cause(chain, "node-offline", node->name, node->phase_ms);
+	if (vm->phase == VM_PENDING && !vm->resolved_set)
+		push_cause(chain, "waits-for-resolve", "its flake was not evaluated yet",
+		           vm->phase_ms);
+	if (vm->spec.ready[0] != '\0' && vm->phase == VM_RUNNING && !vm->ready)
+		push_cause(chain, "not-ready", vm->spec.ready, vm->phase_ms);
+	for (size_t i = d->state->n_events; i > 0; i--) {
+		const struct event *event = state_event(d->state, i - 1);
+
+		if (event->uid == vm->uid && (strcmp(event->reason, "vm-retry") == 0 ||
+		                              strcmp(event->reason, "vm-failed") == 0))
+			push_cause(chain, event->reason, event->message, event->clock_ms);
+		if (cJSON_GetArraySize(chain) >= 16)
+			break;
+	}
+	return chain;
+}
+
+static const char *why_hint(const struct vm *vm)
+{
+	if (vm->phase == VM_PENDING && vm->code == BLIX_E_NOROOM)
+		return "free room or add a node: it starts by itself then";
+	if (vm->phase == VM_FAILED)
+		return "mend the cause, then 'blix vm start'";
+	if (vm->phase == VM_UNKNOWN)
+		return "look at the process on its node; 'blix vm stop --force' ends what is ours";
+	return "";
+}
+
+void vm_why_handle(struct http_request *request, void *data)
+{
+	const struct daemon *d = data;
+	const char *name = path_name(request);
+	cleanup(json_freep) cJSON *answer = NULL;
+	const struct vm *vm;
+	bool fits;
+
+	if (name == NULL)
+		return;
+	vm = state_vm(d->state, name);
+	if (vm == NULL) {
+		api_not_found(request, name);
+		return;
+	}
+	answer = json_object();
+	json_add_string(answer, "name", vm->name);
+	json_add_string(answer, "phase", vm_phase_name(vm->phase));
+	json_add(answer, "chain", why_chain(d, vm));
+	if (vm->phase == VM_PENDING && vm->resolved_set) {
+		json_add(answer, "nodes", api_nodes_verdict(d, vm, &fits));
+		json_add_bool(answer, "placeable", fits);
+	}
+	json_add_string(answer, "hint", why_hint(vm));
+	http_answer_json(request, 200, answer);
+}

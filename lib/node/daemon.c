@@ -1,0 +1,351 @@
+/* Composition and life of one blixd: see daemon.h. The replicated state machine's callbacks are
+ * here, since they are where the log meets everything else. */
+#include "node/daemon_internal.h"
+
+#include "base/alloc.h"
+#include "sys/clock.h"
+#include "sys/file.h"
+#include "sys/log.h"
+
+#include <assert.h>
+#include <grp.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+const struct config_server *daemon_server(const struct daemon *d, uint64_t id)
+{
+	for (size_t i = 0; i < d->config->n_servers; i++) {
+		if (d->config->servers[i].id == id)
+			return &d->config->servers[i];
+	}
+	return NULL;
+}
+
+/* The log cannot go on: say so once and leave; the supervisor starts the daemon again. */
+static void fatal(void *data, const struct blix_error *err)
+{
+	struct daemon *d = data;
+
+	log_error(LOG_CRIT, "raft.fatal", err, "node=%s", d->config->name);
+	_exit(blix_code_info(err->code)->exit);
+}
+
+static void fsm_begin(void *data, uint64_t index, const struct consensus_stamp *stamp)
+{
+	struct daemon *d = data;
+
+	(void)index;
+	state_begin(d->state, stamp->elapsed_ms, stamp->wall_ms);
+}
+
+static void fsm_apply(void *data, const uint8_t *bytes, size_t n, struct command_result *ret)
+{
+	struct daemon *d = data;
+	struct command command;
+	struct blix_error err;
+
+	if (command_decode(bytes, n, &command, &err) < 0)
+		fatal(d, &err); /* an older binary must not guess */
+	state_apply(d->state, &command, ret);
+	command_done(&command);
+	d->changed = true;
+}
+
+static void fsm_end(void *data)
+{
+	(void)data; /* uv_check tells of the whole turn's entries at once */
+}
+
+static void *fsm_view(void *data)
+{
+	return state_view(((struct daemon *)data)->state);
+}
+
+static int fsm_encode(const void *view, struct buf *out)
+{
+	return state_encode(view, out, NULL);
+}
+
+static void fsm_release(void *data, void *view)
+{
+	(void)data;
+	state_view_free(view);
+}
+
+static int fsm_restore(void *data, const uint8_t *bytes, size_t n, uint64_t index,
+                       struct blix_error *err)
+{
+	struct daemon *d = data;
+
+	(void)index;
+	d->changed = true;
+	return state_decode(d->state, bytes, n, err);
+}
+
+static void on_role(void *data, enum consensus_role role, uint64_t leader_id)
+{
+	struct daemon *d = data;
+
+	if (d->leader_id != 0 && leader_id == 0)
+		d->leader_lost_ms = clock_boot_ms();
+	if (role != d->role || leader_id != d->leader_id)
+		log_event(LOG_NOTICE, "raft.role", "node=%s role=%s leader=%" PRIu64,
+		          d->config->name,
+		          role == CONSENSUS_LEADER      ? "leader"
+		          : role == CONSENSUS_CANDIDATE ? "candidate"
+		                                        : "follower",
+		          leader_id);
+	d->role = role;
+	d->leader_id = leader_id;
+	if (d->closing)
+		return;
+	duties_role(d);
+	d->changed = true; /* those who wait may want another answer now */
+}
+
+/* Once per turn of the loop, after its I/O. */
+static void on_turn(uv_check_t *check)
+{
+	struct daemon *d = check->data;
+
+	if (!d->changed || d->closing)
+		return;
+	d->changed = false;
+	duties_changed(d);
+	node_executor_wake(d->executor);
+	daemon_wake_waits(d);
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+	duties_tick(timer->data);
+}
+
+static void on_accel(void *data, const char *accel)
+{
+	struct daemon *d = data;
+
+	d->probe = NULL;
+	if (d->closing)
+		return;
+	xreplace(&d->facts.accel, accel);
+	log_event(LOG_INFO, "node.accel", "node=%s accel=%s", d->config->name, accel);
+	duties_role(d);
+}
+
+/* Until the toy has booted, or not, a runner decides for itself. */
+static const char *executor_accel(void *data)
+{
+	return ((struct daemon *)data)->facts.accel;
+}
+
+static int executor_propose(void *data, const struct command *command,
+                            void (*cb)(void *cb_data, int status,
+                                       const struct command_result *result),
+                            void *cb_data)
+{
+	daemon_propose(data, command, cb, cb_data);
+	return 0;
+}
+
+static int open_consensus(struct daemon *d, struct blix_error *err)
+{
+	const struct config *config = d->config;
+	cleanup(freep) char *dir = xasprintf("%s/raft", config->state_dir);
+	cleanup(freep) struct consensus_member *members =
+		xcalloc(config->n_servers, sizeof(*members));
+	struct consensus_config raft = {
+		.loop = d->loop,
+		.dir = dir,
+		.cluster = config->cluster,
+		.id = config->id,
+		.members = members,
+		.n_members = config->n_servers,
+		.election_timeout_ms = config->election_timeout_ms,
+		.heartbeat_ms = config->heartbeat_ms,
+		.fsm = {.data = d,
+	                .begin = fsm_begin,
+	                .apply = fsm_apply,
+	                .end = fsm_end,
+	                .snapshot_view = fsm_view,
+	                .snapshot_encode = fsm_encode,
+	                .snapshot_release = fsm_release,
+	                .restore = fsm_restore},
+		.fatal = fatal,
+	};
+
+	for (size_t i = 0; i < config->n_servers; i++)
+		members[i] = (struct consensus_member){.id = config->servers[i].id,
+		                                       .name = config->servers[i].name,
+		                                       .address = config->servers[i].raft};
+	return consensus_open(&raft, &d->consensus, err);
+}
+
+/* The socket's group, when the configuration names one that exists. */
+static gid_t socket_group(const struct config *config)
+{
+	struct group group, *found = NULL;
+	char text[4096];
+
+	if (config->group[0] == '\0' ||
+	    getgrnam_r(config->group, &group, text, sizeof(text), &found) != 0 || found == NULL)
+		return (gid_t)-1;
+	return found->gr_gid;
+}
+
+static int open_api(struct daemon *d, struct blix_error *err)
+{
+	struct http_config http = {
+		.socket_path = d->config->socket,
+		.mode = 0660,
+		.group = socket_group(d->config),
+		.routes = api_routes,
+		.n = api_n_routes,
+		.data = d,
+		.allow = api_allow,
+	};
+
+	return http_server_open(d->loop, &http, &d->http, err);
+}
+
+static int open_executor(struct daemon *d, struct blix_error *err)
+{
+	struct node_executor_config executor = {
+		.loop = d->loop,
+		.config = d->config,
+		.node = d->config->id,
+		.cluster = d->config->cluster,
+		.state = d->state,
+		.propose = executor_propose,
+		.data = d,
+		.accel = executor_accel,
+	};
+
+	return node_executor_open(&executor, &d->executor, err);
+}
+
+int daemon_open(uv_loop_t *loop, const struct config *config, struct daemon **ret,
+                struct blix_error *err)
+{
+	struct daemon *d = xcalloc(1, sizeof(*d));
+
+	(void)err;
+	d->loop = loop;
+	d->config = config;
+	d->lock_fd = -1;
+	d->state = state_new();
+	d->actions = xcalloc(1, sizeof(*d->actions));
+	d->leader_lost_ms = clock_boot_ms();
+	leader_init(&d->leader, duties_grace_ms(config));
+	probe_facts(config, &d->facts);
+	(void)uv_timer_init(loop, &d->wait_timer);
+	(void)uv_check_init(loop, &d->turn);
+	(void)uv_timer_init(loop, &d->tick);
+	d->wait_timer.data = d->turn.data = d->tick.data = d;
+	*ret = d;
+	return 0;
+}
+
+int daemon_start(struct daemon *d, struct blix_error *err)
+{
+	cleanup(freep) char *lock = xasprintf("%s/lock", d->config->state_dir);
+	struct blix_error ignored;
+	int rc;
+
+	if ((rc = file_lock(lock, &d->lock_fd, err)) < 0) {
+		blix_hint(err, "another blixd uses this state directory");
+		return rc;
+	}
+	if ((rc = fetch_pool_open(d->loop, &d->fetch, err)) < 0 ||
+	    (rc = open_consensus(d, err)) < 0)
+		return rc;
+	consensus_on_role(d->consensus, on_role, d);
+	if ((rc = open_executor(d, err)) < 0 || (rc = consensus_start(d->consensus, err)) < 0 ||
+	    (rc = open_api(d, err)) < 0)
+		return rc;
+	(void)uv_check_start(&d->turn, on_turn);
+	(void)uv_timer_start(&d->tick, on_tick, 100, duties_grace_ms(d->config) / 2);
+	if (probe_start(d->loop, d->config, on_accel, d, &d->probe, &ignored) < 0)
+		on_accel(d, "tcg");
+	log_event(LOG_NOTICE, "node.started", "node=%s socket=%s servers=%zu", d->config->name,
+	          d->config->socket, d->config->n_servers);
+	return 0;
+}
+
+static void handle_closed(uv_handle_t *handle)
+{
+	struct daemon *d = handle->data;
+
+	if (--d->open_handles > 0)
+		return;
+	state_free(d->state);
+	node_facts_done(&d->facts);
+	free(d->actions);
+	if (d->lock_fd >= 0)
+		(void)close(d->lock_fd);
+	if (d->close_cb != NULL)
+		d->close_cb(d->close_data);
+	free(d);
+}
+
+static void close_handles(void *data)
+{
+	struct daemon *d = data;
+
+	d->consensus = NULL;
+	d->open_handles = 3;
+	uv_close((uv_handle_t *)&d->wait_timer, handle_closed);
+	uv_close((uv_handle_t *)&d->turn, handle_closed);
+	uv_close((uv_handle_t *)&d->tick, handle_closed);
+}
+
+static void close_consensus(void *data)
+{
+	struct daemon *d = data;
+
+	d->fetch = NULL;
+	if (d->consensus != NULL)
+		consensus_close(d->consensus, close_handles, d);
+	else
+		close_handles(d);
+}
+
+static void close_fetch(void *data)
+{
+	struct daemon *d = data;
+
+	d->http = NULL;
+	if (d->fetch != NULL)
+		fetch_pool_close(d->fetch, close_consensus, d);
+	else
+		close_consensus(d);
+}
+
+static void close_http(void *data)
+{
+	struct daemon *d = data;
+
+	d->executor = NULL;
+	daemon_drop_waits(d);
+	if (d->http != NULL)
+		http_server_close(d->http, close_fetch, d);
+	else
+		close_fetch(d);
+}
+
+/* In the reverse order of start: who uses is closed before what it uses. */
+void daemon_close(struct daemon *d, void (*cb)(void *data), void *data)
+{
+	assert(!d->closing);
+	d->closing = true;
+	d->close_cb = cb;
+	d->close_data = data;
+	if (d->probe != NULL)
+		probe_cancel(d->probe);
+	if (d->executor != NULL)
+		node_executor_close(d->executor, close_http, d);
+	else
+		close_http(d);
+}

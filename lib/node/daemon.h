@@ -1,0 +1,24 @@
+/* One blixd: the loop's composition. It owns the state, the consensus, the API server, the link to
+ * the other servers, the leader's duties and the executor of this host.
+ *
+ * Happy path: open, start, run the loop; SIGTERM calls daemon_close, whose callback ends the loop.
+ * VMs live on. A failure of the log or of the disk under it is final: `fatal` is told and the
+ * program exits, to be started again by its supervisor.
+ */
+#ifndef BLIX_NODE_DAEMON_H
+#define BLIX_NODE_DAEMON_H
+
+#include "node/config.h"
+
+#include <uv.h>
+
+struct daemon;
+
+/* `config` is finished (config_finish) and stays the caller's; it must outlive the daemon. */
+int daemon_open(uv_loop_t *loop, const struct config *config, struct daemon **ret,
+                struct blix_error *err);
+/* When it fails, daemon_close is still the caller's to call. */
+int daemon_start(struct daemon *daemon, struct blix_error *err);
+void daemon_close(struct daemon *daemon, void (*cb)(void *data), void *data);
+
+#endif
