@@ -18,7 +18,9 @@
 #include <sys/socket.h>
 
 #define POOL_CONNECTIONS 16 /* kept open when idle */
-#define RECEIVE_BYTES    (64L << 10)
+/* A Unix socket connects at once, or its queue is full: curl then waits for nothing to happen. */
+#define CONNECT_MS    1000L
+#define RECEIVE_BYTES (64L << 10)
 
 struct fetch {
 	struct fetch_pool *pool;
@@ -30,6 +32,8 @@ struct fetch {
 	struct buf answer;
 	bool repeatable;
 	bool too_big;
+	bool head_whole; /* the empty line after the headers came */
+	bool framed;     /* the headers tell where the body ends */
 };
 
 struct fetch_pool {
@@ -179,6 +183,29 @@ static curl_socket_t on_open_socket(void *data, curlsocktype purpose, struct cur
 	              address->protocol);
 }
 
+static bool begins(const char *line, size_t n, const char *word)
+{
+	size_t length = strlen(word);
+
+	return n >= length && strncasecmp(line, word, length) == 0;
+}
+
+/* Curl takes a connection that ends among the headers, or anywhere in a body of unknown length, for
+ * a good answer: what came is whole only if it says so itself. */
+static size_t on_header(char *line, size_t size, size_t n, void *data)
+{
+	struct fetch *fetch = data;
+
+	n *= size;
+	if (begins(line, n, "HTTP/"))
+		fetch->head_whole = fetch->framed = false;
+	else if (begins(line, n, "Content-Length:") || begins(line, n, "Transfer-Encoding:"))
+		fetch->framed = true;
+	else if (n == 0 || line[0] == '\r' || line[0] == '\n')
+		fetch->head_whole = true;
+	return n;
+}
+
 static size_t on_data(char *bytes, size_t size, size_t n, void *data)
 {
 	struct fetch *fetch = data;
@@ -229,19 +256,27 @@ static void fetch_free(struct fetch *fetch)
 	free(fetch);
 }
 
+static bool is_whole(const struct fetch *fetch)
+{
+	long status = 0;
+
+	(void)curl_easy_getinfo(fetch->easy, CURLINFO_RESPONSE_CODE, &status);
+	return fetch->head_whole && (fetch->framed || status == 204 || status == 304);
+}
+
 static int outcome(const struct fetch *fetch, CURLcode result)
 {
-	if (result == CURLE_OK)
-		return 0;
+	curl_off_t connected_us = 0;
+
 	if (fetch->too_big || result == CURLE_FILESIZE_EXCEEDED)
 		return -(int)BLIX_E_TOOBIG;
-	if (was_sent(fetch))
-		return -(int)BLIX_E_UNKNOWN;
-	if (result == CURLE_OPERATION_TIMEDOUT)
+	if (result == CURLE_OK && is_whole(fetch))
+		return 0;
+	(void)curl_easy_getinfo(fetch->easy, CURLINFO_CONNECT_TIME_T, &connected_us);
+	if (result == CURLE_OPERATION_TIMEDOUT && connected_us > 0 &&
+	    (fetch->repeatable || !was_sent(fetch)))
 		return -(int)BLIX_E_TIMEOUT;
-	if (result == CURLE_OUT_OF_MEMORY)
-		return -(int)BLIX_E_NOMEM;
-	return -(int)BLIX_E_UNAVAILABLE;
+	return was_sent(fetch) ? -(int)BLIX_E_UNKNOWN : -(int)BLIX_E_UNAVAILABLE;
 }
 
 /* Frees the fetch, then tells its owner. */
@@ -406,10 +441,13 @@ static void easy_set(struct fetch *fetch, const struct fetch_options *options)
 	(void)curl_easy_setopt(easy, CURLOPT_URL, url);
 	(void)curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, options->socket_path);
 	(void)curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)options->deadline_ms);
+	(void)curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, CONNECT_MS);
 	(void)curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, RECEIVE_BYTES);
 	(void)curl_easy_setopt(easy, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)fetch->answer.cap);
 	(void)curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_data);
 	(void)curl_easy_setopt(easy, CURLOPT_WRITEDATA, fetch);
+	(void)curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
+	(void)curl_easy_setopt(easy, CURLOPT_HEADERDATA, fetch);
 	(void)curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_before_request);
 	(void)curl_easy_setopt(easy, CURLOPT_PREREQDATA, fetch);
 	if (options->body != NULL) {

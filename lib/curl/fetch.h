@@ -2,10 +2,11 @@
  * kept and used again.
  *
  * What the caller may conclude from a failure:
- *   -BLIX_E_UNAVAILABLE  nothing was sent (no socket, nobody listens): definite
- *   -BLIX_E_TIMEOUT      the deadline passed before anything was sent: definite
+ *   -BLIX_E_UNAVAILABLE  nothing was sent (no socket, nobody listens, queue full): definite
+ *   -BLIX_E_TIMEOUT      the deadline passed; nothing was sent, or it was a GET: definite
  *   -BLIX_E_UNKNOWN      it was sent, or part of it, and no whole answer came: it may have happened
  *   -BLIX_E_TOOBIG       an answer came and is larger than answer_max: it did happen
+ * An answer is whole when its own headers say where it ends and it came so far.
  * A request other than GET is sent at most once: curl's own second try, on a connection that died
  * under the first, is not let through once bytes of it were written.
  */
