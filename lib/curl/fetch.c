@@ -318,8 +318,12 @@ static void pool_reap(struct fetch_pool *pool)
 
 static void pool_stop(struct fetch_pool *pool)
 {
-	while (pool->fetches != NULL)
-		fetch_finish(pool->fetches, CURLE_ABORTED_BY_CALLBACK);
+	struct fetch *fetch;
+
+	while ((fetch = pool->fetches) != NULL) {
+		assert(fetch->prev == NULL);
+		fetch_finish(fetch, CURLE_ABORTED_BY_CALLBACK);
+	}
 	(void)curl_multi_cleanup(pool->multi);
 	curl_global_cleanup();
 	uv_close((uv_handle_t *)&pool->timer, on_timer_closed);

@@ -63,6 +63,14 @@ static int open_to_group(const struct http_config *config, struct blix_error *er
 	return 0;
 }
 
+static int fd_take(int *fd)
+{
+	int taken = *fd;
+
+	*fd = -1;
+	return taken;
+}
+
 int listen_open(const struct http_config *config, int *ret_fd, struct blix_error *err)
 {
 	cleanup(closep) int fd = -1;
@@ -88,7 +96,6 @@ int listen_open(const struct http_config *config, int *ret_fd, struct blix_error
 		(void)unlink(config->socket_path);
 		return r;
 	}
-	*ret_fd = fd;
-	fd = -1;
+	*ret_fd = fd_take(&fd);
 	return 0;
 }

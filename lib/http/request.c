@@ -38,7 +38,7 @@ static bool percent_decode(char *text, bool plus)
 		low = high < 0 ? -1 : hex_digit(in[2]);
 		if (low < 0 || (high == 0 && low == 0))
 			return false;
-		*out++ = (char)(high << 4 | low);
+		*out++ = (char)(unsigned char)(high << 4 | low);
 		in += 2;
 	}
 	*out = '\0';
