@@ -33,16 +33,16 @@ static uint64_t number(struct argp_state *state, const char *option, const char 
 	return value;
 }
 
-static void finish(struct argp_state *state, const struct shim_options *options)
+/* What is missing or wrong, or NULL. */
+static const char *problem(const struct shim_options *options)
 {
 	if (options->run == NULL || options->console == NULL)
-		argp_error(state, "--run and --console are needed");
+		return "--run and --console are needed";
 	if (options->console[0] == '\0' || options->console[strlen(options->console) - 1] == '/')
-		argp_error(state, "--console needs the name of a file");
+		return "--console needs the name of a file";
 	if (options->console_max < CONSOLE_MIN)
-		argp_error(state, "--console-max is at least %u bytes", CONSOLE_MIN);
-	if (options->argv == NULL)
-		argp_error(state, "no program given");
+		return "--console-max is too small for a log";
+	return options->argv == NULL ? "no program given" : NULL;
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -72,7 +72,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		options->argv = state->argv + state->next;
 		return 0;
 	case ARGP_KEY_END:
-		finish(state, options);
+		if (problem(options) != NULL)
+			argp_error(state, "%s", problem(options));
 		return 0;
 	default:
 		return ARGP_ERR_UNKNOWN;

@@ -38,20 +38,6 @@ void item_error(struct item *item, const char *fmt, ...)
 	va_end(args);
 }
 
-void item_add_text(cJSON *object, const char *key, const char *text)
-{
-	cleanup(freep) char *copy = NULL;
-
-	if (text == NULL)
-		return;
-	copy = xstrdup(text);
-	for (char *p = copy; *p != '\0'; p++) {
-		if ((unsigned char)*p >= 0x80 || (unsigned char)*p < 0x20)
-			*p = '?';
-	}
-	json_add_string(object, key, copy);
-}
-
 /* A number or a word: as text, it is what the shim was told. */
 static int marker_uid(const cJSON *tree, char *ret, size_t n, struct blix_error *err)
 {
@@ -167,14 +153,14 @@ static enum vmm_kind add_runner(struct item *item)
 	enum vmm_kind kind = has_current ? add_hypervisor(item) : VMM_UNKNOWN;
 
 	if (has_current) {
-		item_add_text(item->json, "runner", current);
+		json_add_text(item->json, "runner", current);
 		if (faccessat(item->fd, "current", F_OK, 0) < 0)
 			item_error(item, "current: its runner is missing");
 		else if (kind == VMM_UNKNOWN)
 			item_error(item, "the runner names no known hypervisor");
 	}
 	if (has_booted) {
-		item_add_text(item->json, "booted", booted);
+		json_add_text(item->json, "booted", booted);
 		json_add_bool(item->json, "stale", has_current && strcmp(current, booted) != 0);
 	}
 	return kind;
@@ -270,7 +256,7 @@ static void add_volumes(struct item *item, const struct entries *e)
 		if (fstatat(item->fd, e->volumes[i], &st, 0) < 0)
 			continue;
 		volume = json_object();
-		item_add_text(volume, "image", e->volumes[i]);
+		json_add_text(volume, "image", e->volumes[i]);
 		json_add_u64(volume, "sizeBytes", (uint64_t)st.st_size);
 		json_add_u64(volume, "allocatedBytes", (uint64_t)st.st_blocks * 512u);
 		json_push(list, volume);
@@ -327,11 +313,11 @@ static bool add_control(struct item *item, enum vmm_kind kind, const char *name)
 	int rc;
 
 	rc = vmm_status(kind, path, item->host->options->timeout_ms, &status, &err);
-	item_add_text(control, "socket", name);
+	json_add_text(control, "socket", name);
 	if (rc == 0) {
 		json_add_string(control, "status", status.text);
 	} else {
-		item_add_text(control, "error", err.text);
+		json_add_text(control, "error", err.text);
 		json_add_string(control, "reason", blix_error_reason(&err));
 	}
 	json_add_u64(control, "latencyMs", (clock_boot_us() - start + 500) / 1000);
@@ -361,7 +347,7 @@ static void item_look(struct item *item, bool linked)
 	enum vm_state state;
 	bool answered;
 
-	item_add_text(item->json, "dir", item->dir);
+	json_add_text(item->json, "dir", item->dir);
 	add_owner(item, linked);
 	kind = add_runner(item);
 	read_entries(item, &entries);
@@ -384,7 +370,7 @@ cJSON *item_make(struct host *host, int state_fd, const char *name, bool *ret_kn
 
 	item.json = json_object();
 	item.dir = xasprintf("%s/%s", host->options->state_dir, name);
-	item_add_text(item.json, "name", name);
+	json_add_text(item.json, "name", name);
 	rc = open_dir(&item, state_fd, &linked);
 	*ret_known = rc != -ENOENT && rc != -EINVAL && rc != -ENOTDIR;
 	if (rc == 0)
@@ -392,7 +378,7 @@ cJSON *item_make(struct host *host, int state_fd, const char *name, bool *ret_kn
 	else
 		item_error(&item, "%s",
 		           *ret_known ? strerrordesc_np(-rc) : "no microVM of this name");
-	item_add_text(item.json, "error", item.error);
+	json_add_text(item.json, "error", item.error);
 	closep(&item.fd);
 	free(item.dir);
 	return item.json;

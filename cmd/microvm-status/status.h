@@ -68,8 +68,6 @@ struct item {
 
 /* Adds to what is wrong with this VM. */
 void item_error(struct item *item, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* json_add_string of bytes from a file system: those outside ASCII become '?'. */
-void item_add_text(cJSON *object, const char *key, const char *text);
 /* All that is known of the VM; *ret_known is false when it has no directory. */
 cJSON *item_make(struct host *host, int state_fd, const char *name, bool *ret_known);
 

@@ -210,8 +210,8 @@ static bool look_at_unit(struct item *item, enum vm_state *ret)
 	if (u == NULL)
 		return false;
 	unit = json_object();
-	item_add_text(unit, "activeState", u->active_state);
-	item_add_text(unit, "subState", u->sub_state);
+	json_add_text(unit, "activeState", u->active_state);
+	json_add_text(unit, "subState", u->sub_state);
 	json_add_u64(unit, "mainPid", u->main_pid <= INT32_MAX ? u->main_pid : 0);
 	json_add(item->json, "unit", unit);
 	for (size_t i = 0; i < array_size(at_work) && u->active_state != NULL; i++)

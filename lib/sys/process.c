@@ -64,7 +64,7 @@ int process_start_time(pid_t pid, uint64_t *ret_ticks, struct blix_error *err)
 
 bool process_is(pid_t pid, uint64_t start_time, const char *boot_id)
 {
-	uint64_t ticks;
+	uint64_t ticks = 0;
 
 	if (pid <= 0 || boot_id == NULL || boot_id[0] == '\0')
 		return false;

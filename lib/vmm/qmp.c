@@ -6,6 +6,7 @@
 #include "sys/clock.h"
 #include "vmm/address.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -233,5 +234,8 @@ int qmp_query(const char *socket_path, const char *command, unsigned deadline_ms
 	cleanup(qmp_freep) struct qmp *q = NULL;
 	int rc = qmp_open(socket_path, deadline_ms, &q, err);
 
-	return rc < 0 ? rc : qmp_execute(q, command, NULL, ret, err);
+	if (rc < 0)
+		return rc;
+	assert(q != NULL);
+	return qmp_execute(q, command, NULL, ret, err);
 }

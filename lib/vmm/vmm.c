@@ -6,6 +6,7 @@
 #include "vmm/qmp.h"
 #include "vmm/rest.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <stdio.h>
 
@@ -59,6 +60,7 @@ static int qemu_power_button(const char *socket, unsigned deadline_ms, struct bl
 
 	if (rc < 0)
 		return rc;
+	assert(q != NULL);
 	button = qmp_execute(q, "system_powerdown", NULL, NULL, &refusal);
 	/* A machine without a keyboard answers the keys with an error. A guest that acts on the
 	 * button at once may end QEMU before it has answered the keys. */

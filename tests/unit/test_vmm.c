@@ -74,7 +74,7 @@ static void server_flood(int fd, const char *text)
 static void *server_run(void *arg)
 {
 	struct server *s = arg;
-	int fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC);
+	int fd = accept(s->listener, NULL, NULL);
 
 	for (const struct step *step = s->steps; fd >= 0 && step->what != '\0'; step++) {
 		if (step->what == '>')
