@@ -3,7 +3,7 @@
 # whose answers are a script (fake_blixd.c).
 
 setup_file() {
-	export BLIX="${BLIX_BIN:-$PWD/build/${MODE:-debug}/bin}/blix"
+	export BLIX="${BLIX_BUILD:-$PWD/build/debug}/bin/blix"
 	export FAKE="$BATS_FILE_TMPDIR/fake_blixd"
 	"${CC:-cc}" -D_GNU_SOURCE -O1 -o "$FAKE" tests/cli/fake_blixd.c
 }
