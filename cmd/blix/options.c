@@ -92,21 +92,22 @@ static int option_take(struct cli *cli, enum option_index option, const char *te
                        struct blix_error *err)
 {
 	struct arguments *arguments = &cli->arguments;
+	const char *value = text != NULL ? text : "";
 	int rc = 0;
 
-	arguments->values[option] = text != NULL ? text : "";
+	arguments->values[option] = value;
 	if (option == OPTION_LABEL)
-		rc = parse_label(arguments, text, err);
+		rc = parse_label(arguments, value, err);
 	else if (option == OPTION_CPUS)
-		rc = parse_cpus(arguments, text, err);
+		rc = parse_cpus(arguments, value, err);
 	else if (option == OPTION_MEMORY)
-		rc = parse_size(text, &arguments->memory_bytes, err);
+		rc = parse_size(value, &arguments->memory_bytes, err);
 	else if (option == OPTION_GRACE)
-		rc = parse_grace(arguments, text, err);
+		rc = parse_grace(arguments, value, err);
 	else if (option == OPTION_TAIL)
-		rc = parse_u64(text, &arguments->tail, err);
+		rc = parse_u64(value, &arguments->tail, err);
 	else if (option == OPTION_NODE)
-		rc = parse_name("node name", text, err);
+		rc = parse_name("node name", value, err);
 	return rc < 0 ? blix_wrap(err, "--%s", option_rows[option].name) : 0;
 }
 

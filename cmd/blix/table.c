@@ -156,7 +156,7 @@ char *column_text(const struct column *column, const cJSON *object, uint64_t now
 	if (item == NULL && column->path2 != NULL)
 		item = at(object, column->path2);
 	if (item == NULL)
-		return xstrdup(column->kind == COLUMN_BOOL ? "no" : "-");
+		return xstrdup("-");
 	raw = scalar_text(column->kind, item, now_ms);
 	/* A table has one line per object. */
 	raw[strcspn(raw, "\n")] = '\0';

@@ -8,6 +8,7 @@
 
 #include "base/parse.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -18,6 +19,7 @@ static const char *const condition_names[CONDITION_COUNT] = {"running", "ready",
 
 const char *condition_name(enum condition condition)
 {
+	assert(condition < CONDITION_COUNT);
 	return condition_names[condition];
 }
 

@@ -56,7 +56,8 @@ static void note(const char *request, const char *body, int length)
 	file = fopen(path, "a");
 	sscanf(request, "%15s %1023s", method, target);
 	fprintf(file, "%s %s session=%ld request=%ld %.*s\n", method, target,
-	        session ? atol(session + 16) : 0, number ? atol(number + 16) : 0, length, body);
+	        session ? strtol(session + 16, NULL, 10) : 0,
+	        number ? strtol(number + 16, NULL, 10) : 0, length, body);
 	fclose(file);
 }
 
@@ -105,7 +106,8 @@ static int serve(struct client *client)
 	for (;;) {
 		char *end = strstr(client->in, "\r\n\r\n");
 		const char *header = strcasestr(client->in, "\r\nContent-Length: ");
-		size_t length = header != NULL && header < end ? (size_t)atol(header + 18) : 0;
+		size_t length =
+			header != NULL && header < end ? (size_t)strtol(header + 18, NULL, 10) : 0;
 		size_t whole = end != NULL ? (size_t)(end + 4 - client->in) + length : 0;
 
 		if (end == NULL || client->n < whole)
