@@ -154,6 +154,12 @@ static void on_signal(uv_signal_t *handle, int number)
 	daemon_close(program->daemon, closed, program);
 }
 
+/* Not exit(): threads of the pool may still write a snapshot. */
+static void fatal(const struct blix_error *err)
+{
+	_exit(blix_code_info(err->code)->exit);
+}
+
 static int run(const struct config *config)
 {
 	struct program program = {0};
@@ -166,9 +172,8 @@ static int run(const struct config *config)
 	program.term.data = program.intr.data = &program;
 	(void)uv_signal_start(&program.term, on_signal, SIGTERM);
 	(void)uv_signal_start(&program.intr, on_signal, SIGINT);
-	rc = daemon_open(&program.loop, config, &program.daemon, &err);
-	if (rc == 0)
-		rc = daemon_start(program.daemon, &err);
+	program.daemon = daemon_open(&program.loop, config, fatal);
+	rc = daemon_start(program.daemon, &err);
 	if (rc < 0) {
 		rc = fail(&err);
 		program.closing = true;

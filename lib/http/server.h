@@ -25,8 +25,8 @@
 
 #include "base/buf.h"
 #include "base/error.h"
+#include "base/json.h"
 
-#include <cjson/cJSON.h>
 #include <stddef.h>
 #include <sys/types.h>
 #include <uv.h>

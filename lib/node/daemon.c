@@ -24,12 +24,12 @@ const struct config_server *daemon_server(const struct daemon *d, uint64_t id)
 }
 
 /* The log cannot go on: say so once and leave; the supervisor starts the daemon again. */
-static void fatal(void *data, const struct blix_error *err)
+static void on_fatal(void *data, const struct blix_error *err)
 {
 	struct daemon *d = data;
 
 	log_error(LOG_CRIT, "raft.fatal", err, "node=%s", d->config->name);
-	_exit(blix_code_info(err->code)->exit);
+	d->fatal(err);
 }
 
 static void fsm_begin(void *data, uint64_t index, const struct consensus_stamp *stamp)
@@ -47,7 +47,7 @@ static void fsm_apply(void *data, const uint8_t *bytes, size_t n, struct command
 	struct blix_error err;
 
 	if (command_decode(bytes, n, &command, &err) < 0)
-		fatal(d, &err); /* an older binary must not guess */
+		on_fatal(d, &err); /* an older binary must not guess */
 	state_apply(d->state, &command, ret);
 	command_done(&command);
 	d->changed = true;
@@ -173,7 +173,7 @@ static int open_consensus(struct daemon *d, struct blix_error *err)
 	                .snapshot_encode = fsm_encode,
 	                .snapshot_release = fsm_release,
 	                .restore = fsm_restore},
-		.fatal = fatal,
+		.fatal = on_fatal,
 	};
 
 	for (size_t i = 0; i < config->n_servers; i++)
@@ -226,13 +226,13 @@ static int open_executor(struct daemon *d, struct blix_error *err)
 	return node_executor_open(&executor, &d->executor, err);
 }
 
-int daemon_open(uv_loop_t *loop, const struct config *config, struct daemon **ret,
-                struct blix_error *err)
+struct daemon *daemon_open(uv_loop_t *loop, const struct config *config,
+                           void (*fatal)(const struct blix_error *err))
 {
 	struct daemon *d = xcalloc(1, sizeof(*d));
 
-	(void)err;
 	d->loop = loop;
+	d->fatal = fatal;
 	d->config = config;
 	d->lock_fd = -1;
 	d->state = state_new();
@@ -244,8 +244,7 @@ int daemon_open(uv_loop_t *loop, const struct config *config, struct daemon **re
 	(void)uv_check_init(loop, &d->turn);
 	(void)uv_timer_init(loop, &d->tick);
 	d->wait_timer.data = d->turn.data = d->tick.data = d;
-	*ret = d;
-	return 0;
+	return d;
 }
 
 int daemon_start(struct daemon *d, struct blix_error *err)

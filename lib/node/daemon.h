@@ -14,9 +14,10 @@
 
 struct daemon;
 
-/* `config` is finished (config_finish) and stays the caller's; it must outlive the daemon. */
-int daemon_open(uv_loop_t *loop, const struct config *config, struct daemon **ret,
-                struct blix_error *err);
+/* `config` is finished (config_finish) and stays the caller's; it must outlive the daemon. `fatal`
+ * must not return: nothing may be applied or answered after it. */
+struct daemon *daemon_open(uv_loop_t *loop, const struct config *config,
+                           void (*fatal)(const struct blix_error *err));
 /* When it fails, daemon_close is still the caller's to call. */
 int daemon_start(struct daemon *daemon, struct blix_error *err);
 void daemon_close(struct daemon *daemon, void (*cb)(void *data), void *data);

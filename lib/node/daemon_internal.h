@@ -17,6 +17,7 @@ struct wait; /* wait.c: a request that waits for the state */
 struct daemon {
 	uv_loop_t *loop;
 	const struct config *config;
+	void (*fatal)(const struct blix_error *err);
 	int lock_fd; /* one daemon per state directory */
 	struct state *state;
 	struct consensus *consensus;
@@ -28,7 +29,6 @@ struct daemon {
 	enum consensus_role role;
 	uint64_t leader_id;      /* 0: none known */
 	uint64_t leader_lost_ms; /* boot clock when it became unknown */
-	bool quarantined;        /* a final failure was told: nothing is answered any more */
 
 	struct leader leader;
 	struct leader_actions *actions;
