@@ -814,6 +814,36 @@ static void many_connections(void **state)
 	fixture_close(f);
 }
 
+/* How long the loop would sleep now; the guard alone would let it sleep to its own end. */
+static uint64_t sleep_ms(struct fixture *f)
+{
+	while (uv_backend_timeout(&f->loop) == 0)
+		(void)uv_run(&f->loop, UV_RUN_NOWAIT);
+	uv_update_time(&f->loop);
+	return (uint64_t)uv_backend_timeout(&f->loop);
+}
+
+/* Nothing but the end of the one connection tells that the next may come in. */
+static void one_at_a_time(void **state)
+{
+	const struct http_config changes = {.connections_max = 1};
+	struct fixture *f = fixture_open(&changes);
+	struct raw first;
+	struct raw second;
+
+	(void)state;
+	raw_open(f, &first);
+	wait_connections(f, 1);
+	raw_open(f, &second);
+	raw_send(&second, "GET /v1/vms/web HTTP/1.1\r\nHost: x\r\n\r\n");
+	(void)sleep_ms(f);
+	assert_int_equal(second.in.len, 0);
+	raw_close(f, &first);
+	raw_expect(f, &second, "web|-");
+	raw_close(f, &second);
+	fixture_close(f);
+}
+
 static void many_waiting(void **state)
 {
 	enum { ALL = 100 };
@@ -887,30 +917,24 @@ static void socket_files(void **state)
 	fixture_close(f);
 }
 
-/* How long the loop would sleep now; the guard alone would let it sleep to its own end. */
-static uint64_t sleep_ms(struct fixture *f)
-{
-	while (uv_backend_timeout(&f->loop) == 0)
-		(void)uv_run(&f->loop, UV_RUN_NOWAIT);
-	uv_update_time(&f->loop);
-	return (uint64_t)uv_backend_timeout(&f->loop);
-}
-
 static void idle_has_no_timer(void **state)
 {
 	const struct http_config changes = {.idle_ms = 5000};
 	struct fixture *f = fixture_open(&changes);
 	struct raw raw;
+	uint64_t slept;
 
 	(void)state;
-	assert_int_equal(sleep_ms(f), uv_timer_get_due_in(&f->guard));
+	slept = sleep_ms(f);
+	assert_int_equal(slept, uv_timer_get_due_in(&f->guard));
 	raw_open(f, &raw);
 	raw_send(&raw, "GET /v1/vms/web HTTP/1.1\r\nHost: x\r\n\r\n");
 	raw_expect(f, &raw, "web|-");
 	assert_true(sleep_ms(f) <= 5000);
 	raw_close(f, &raw);
 	wait_connections(f, 0);
-	assert_int_equal(sleep_ms(f), uv_timer_get_due_in(&f->guard));
+	slept = sleep_ms(f);
+	assert_int_equal(slept, uv_timer_get_due_in(&f->guard));
 	fixture_close(f);
 }
 
@@ -955,6 +979,7 @@ int main(void)
 		cmocka_unit_test(slow_clients),
 		cmocka_unit_test(waiting_is_not_slow),
 		cmocka_unit_test(many_connections),
+		cmocka_unit_test(one_at_a_time),
 		cmocka_unit_test(many_waiting),
 		cmocka_unit_test(close_from_handler),
 		cmocka_unit_test(socket_files),
