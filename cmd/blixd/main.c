@@ -16,6 +16,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#define CONFIG_FILE "/etc/blix/blix.json" /* without it: a cluster of one */
+
 struct arguments {
 	const char *config;
 	const char *state_dir;
@@ -27,7 +29,7 @@ struct arguments {
 enum { OPT_DEV = 256, OPT_STATE_DIR, OPT_CHECK, OPT_NAME, OPT_DEBUG };
 
 static const struct argp_option options[] = {
-	{"config", 'c', "FILE", 0, "read FILE instead of /etc/blix/blix.json", 0},
+	{"config", 'c', "FILE", 0, "read FILE instead of " CONFIG_FILE, 0},
 	{"dev", OPT_DEV, NULL, 0, "a cluster of one under --state-dir, without configuration", 0},
 	{"state-dir", OPT_STATE_DIR, "DIR", 0, "keep everything under DIR (with --dev)", 0},
 	{"name", OPT_NAME, "NAME", 0, "this node's name (with --dev; default: the host's)", 0},
@@ -98,10 +100,9 @@ static int configure(const struct arguments *arguments, struct config *config, c
 		return blix_fail(err, BLIX_E_INVALID,
 		                 "--state-dir and --name go with --dev; else they are set in the "
 		                 "configuration");
-	} else {
-		rc = config_load(
-			config,
-			arguments->config != NULL ? arguments->config : "/etc/blix/blix.json", err);
+	} else if (arguments->config != NULL || access(CONFIG_FILE, F_OK) == 0) {
+		rc = config_load(config,
+		                 arguments->config != NULL ? arguments->config : CONFIG_FILE, err);
 	}
 	return rc < 0 ? rc : config_finish(config, program, err);
 }
