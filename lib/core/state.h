@@ -82,7 +82,9 @@ struct state {
 struct state *state_new(void);
 void state_free(struct state *state);
 
-/* Begins a log entry: advances the cluster clock. */
+/* Begins a log entry: advances the cluster clock by what the leader measured. UINT64_MAX: it could
+ * not, as at the very first entry or after a restart of all servers; then its wall clock is the
+ * best there is, but time never goes back. */
 void state_begin(struct state *state, uint64_t elapsed_ms, uint64_t wall_ms);
 void state_apply(struct state *state, const struct command *command, struct command_result *ret);
 

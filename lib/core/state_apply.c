@@ -17,7 +17,10 @@
 
 void state_begin(struct state *s, uint64_t elapsed_ms, uint64_t wall_ms)
 {
-	s->clock_ms = s->clock_ms == 0 ? wall_ms : s->clock_ms + elapsed_ms;
+	if (elapsed_ms != UINT64_MAX)
+		s->clock_ms += elapsed_ms;
+	else if (wall_ms > s->clock_ms)
+		s->clock_ms = wall_ms;
 	s->clock_jump_ms = wall_ms > s->clock_ms ? wall_ms - s->clock_ms : s->clock_ms - wall_ms;
 }
 

@@ -505,6 +505,7 @@ static int start_raft(struct consensus *c, struct blix_error *err)
 		blix_hint(err, "the first start was cut short: remove %s and start again", c->dir);
 		return rc;
 	}
+	c->disk_index = raft_last_index(&c->raft);
 	return 0;
 }
 

@@ -30,6 +30,10 @@ struct consensus_member {
 	char *address; /* path of the Unix socket that its consensus listens on */
 };
 
+/* A leader that has seen no entry made since it started, as after a restart of the whole cluster,
+ * cannot tell how long ago the last one was. */
+#define CONSENSUS_ELAPSED_UNKNOWN UINT64_MAX
+
 /* What the leader's clocks said when it made a log entry. */
 struct consensus_stamp {
 	uint64_t elapsed_ms; /* BOOTTIME since its last stamp, or since it applied another's */

@@ -124,7 +124,9 @@ struct consensus {
 	size_t n_proposals; /* queued and in flight */
 	size_t n_queued_bytes;
 	uint64_t sequence;
-	uint64_t stamped_ms; /* BOOTTIME of the last stamp, own or applied; 0: none */
+	uint64_t stamped_ms; /* BOOTTIME of the last stamp made since the start, own or applied; 0:
+	                        none */
+	uint64_t disk_index; /* the last index found on disk at the start */
 	uint64_t no_room_since_ms;
 
 	struct readers waiting;

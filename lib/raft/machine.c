@@ -66,7 +66,7 @@ static int machine_apply(struct raft_fsm *raft_fsm, const struct raft_buffer *bu
 	stamp = (struct consensus_stamp){header.elapsed_ms, header.wall_ms};
 	batch = propose_find(c, &header);
 	/* The time since an own stamp was counted from when it was made. */
-	if (batch == NULL)
+	if (batch == NULL && index > c->disk_index)
 		c->stamped_ms = clock_boot_ms();
 	fsm->begin(fsm->data, index, &stamp);
 	apply_commands(c, &reader, batch);
@@ -239,7 +239,8 @@ static int machine_restore(struct raft_fsm *raft_fsm, struct raft_buffer *buf)
 		(void)blix_wrap(&err, "restore snapshot");
 		consensus_fail(c, &err);
 	}
-	c->stamped_ms = clock_boot_ms();
+	if (c->life == LIFE_RUNNING)
+		c->stamped_ms = clock_boot_ms();
 	raft_free(buf->base);
 	return 0;
 }

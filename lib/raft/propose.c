@@ -129,9 +129,11 @@ static int batch_submit(struct batch *batch)
 {
 	struct consensus *c = batch->c;
 	uint64_t now = clock_boot_ms();
-	bool timed = c->stamped_ms != 0 && caught_up(c);
+	bool timed = caught_up(c);
 	struct entry_header header = {
-		.elapsed_ms = timed ? now - c->stamped_ms : 0,
+		.elapsed_ms = !timed               ? 0
+	                      : c->stamped_ms == 0 ? CONSENSUS_ELAPSED_UNKNOWN
+	                                           : now - c->stamped_ms,
 		.wall_ms = clock_wall_ms(),
 		.proposer = c->config.id,
 		.sequence = batch->sequence,
@@ -145,7 +147,7 @@ static int batch_submit(struct batch *batch)
 	if (rc != 0)
 		return rc;
 	batch->bytes = (struct entry_builder){0};
-	if (c->stamped_ms == 0 || timed)
+	if (timed)
 		c->stamped_ms = now;
 	return 0;
 }

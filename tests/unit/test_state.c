@@ -29,7 +29,7 @@ static struct command_result run(struct state *s, struct command *c)
 
 		assert_true(command_decode((uint8_t *)bytes.data, n, &bad, NULL) < 0);
 	}
-	state_begin(s, 10, 1000000);
+	state_begin(s, s->clock_ms == 0 ? UINT64_MAX : 10, 1000000);
 	state_apply(s, &copy, &r);
 	command_done(&copy);
 	command_done(c);
@@ -449,6 +449,23 @@ static void leader_rounds(void **state)
 	state_free(s);
 }
 
+static void the_clock_only_goes_on(void **state)
+{
+	struct state *s = state_new();
+
+	(void)state;
+	state_begin(s, UINT64_MAX, 5000);
+	assert_int_equal(s->clock_ms, 5000);
+	state_begin(s, 10, 999999999); /* a jump of the wall clock is an alarm and no more */
+	assert_int_equal(s->clock_ms, 5010);
+	assert_int_equal(s->clock_jump_ms, 999994989);
+	state_begin(s, UINT64_MAX, 4000);
+	assert_int_equal(s->clock_ms, 5010);
+	state_begin(s, UINT64_MAX, 60000);
+	assert_int_equal(s->clock_ms, 60000);
+	state_free(s);
+}
+
 static void specs_are_checked(void **state)
 {
 	static const char *const bad[] = {
@@ -516,6 +533,7 @@ int main(void)
 		cmocka_unit_test(replicas_agree),
 		cmocka_unit_test(snapshot_refuses_damage),
 		cmocka_unit_test(leader_rounds),
+		cmocka_unit_test(the_clock_only_goes_on),
 		cmocka_unit_test(specs_are_checked),
 		cmocka_unit_test(json_round_trip),
 	};
