@@ -100,12 +100,22 @@ $(B)/tests/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(LIB)
 	@echo "  LD  $@"
 	$(Q)$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
-unit: all $(UNITS:%=$(B)/tests/%) ## run the unit tests of this MODE
+# Stand-ins for nix, microvm and a runner: static, since tests start hundreds of them.
+FAKES := $(patsubst tests/fake/%.c,$(B)/tests/fake/%,$(wildcard tests/fake/*.c))
+$(B)/tests/fake/%: tests/fake/%.c tests/fake/fake.h
+	@mkdir -p $(@D)/store/bin $(@D)/store/share/microvm
+	@echo "  LD  $@"
+	$(Q)$(CC) -D_GNU_SOURCE -std=gnu11 -O1 $(WARN) -Werror -static $< -o $@
+	@ln -sf ../../runner $(@D)/store/bin/microvm-run; echo qemu >$(@D)/store/share/microvm/hypervisor
+
+fakes: $(FAKES) ## build the stand-ins that tests drive instead of nix and QEMU
+
+unit: all $(UNITS:%=$(B)/tests/%) | fakes ## run the unit tests of this MODE
 	@rc=0; for t in $(filter $(B)/tests/%,$^); do $(BATSENV) timeout 300 $$t || rc=1; done; exit $$rc
 
 # Each tier is a folder of *.bats; they find the programs in $BLIX_BUILD/bin and on PATH.
 BATSENV = BLIX_BUILD=$(abspath $(B)) PATH=$(abspath $(B))/bin:$(abspath $(B))/libexec:$$PATH
-cli cluster guest: all
+cli cluster guest: all fakes
 	@if ls tests/$@/*.bats >/dev/null 2>&1; then $(BATSENV) bats $(BATSFLAGS) tests/$@; else echo 1..0; fi
 cli: ## run tests/cli: the real programs, bad input, installation
 cluster: ## run tests/cluster: three servers, a fake microvm, kills
@@ -164,7 +174,7 @@ clean: ## remove build/
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-.PHONY: all unit cli cluster guest fuzz bench soak objects syntax format format-check layers purity style tidy cppcheck shell \
+.PHONY: all unit cli cluster guest fuzz bench soak objects syntax format format-check layers purity style tidy cppcheck shell fakes \
 	check-man lint check man install clean help
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

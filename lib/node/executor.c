@@ -87,7 +87,7 @@ static void action_done(struct job *job)
 
 	if (job->err.code != BLIX_OK) {
 		if (!job->cancelled)
-			log_error(job->stop == STOP_ASK ? LOG_INFO : LOG_WARNING,
+			log_error(job->stop == STOP_ASK ? LOG_DEBUG : LOG_WARNING,
 			          event_name(job->kind), &job->err, "vm=%s uid=%" PRIu64,
 			          job->vm->name, job->vm->uid);
 		message = xasprintf("%.*s%s%s", LIMIT_MESSAGE - 250, job->err.text,
