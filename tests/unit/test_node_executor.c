@@ -219,8 +219,7 @@ static void add_node(struct bench *b)
 static int bench_setup(void **state)
 {
 	struct bench *b = xcalloc(1, sizeof(*b));
-	cleanup(freep)
-	char *fake = NULL;
+	cleanup(freep) char *fake = NULL;
 
 	(void)snprintf(b->dir, sizeof(b->dir), "/tmp/blix-test-XXXXXX");
 	assert_non_null(mkdtemp(b->dir));
@@ -278,8 +277,7 @@ static int bench_teardown(void **state)
 
 static void mode(struct bench *b, const char *name, const char *text)
 {
-	cleanup(freep)
-	char *path = xasprintf("%s/.fake/%s", b->config.microvms_dir, name);
+	cleanup(freep) char *path = xasprintf("%s/.fake/%s", b->config.microvms_dir, name);
 
 	assert_int_equal(file_put(path, text, strlen(text), 0644, NULL), 0);
 }
@@ -353,8 +351,7 @@ static void wait_gone(struct bench *b, const char *name)
 
 static bool is_there(const struct bench *b, const char *path)
 {
-	cleanup(freep)
-	char *full = xasprintf("%s/%s", b->dir, path);
+	cleanup(freep) char *full = xasprintf("%s/%s", b->dir, path);
 	struct stat st;
 
 	return lstat(full, &st) == 0;
@@ -362,8 +359,7 @@ static bool is_there(const struct bench *b, const char *path)
 
 static char *read_file(const struct bench *b, const char *path, size_t *ret_n)
 {
-	cleanup(freep)
-	char *full = xasprintf("%s/%s", b->dir, path);
+	cleanup(freep) char *full = xasprintf("%s/%s", b->dir, path);
 	struct buf text;
 
 	buf_init(&text, LIMIT_FILE);
@@ -410,10 +406,8 @@ static void life(void **state)
 static void command_words(void **state)
 {
 	struct bench *b = *state;
-	cleanup(freep)
-	char *create_words = NULL;
-	cleanup(freep)
-	char *text = NULL;
+	cleanup(freep) char *create_words = NULL;
+	cleanup(freep) char *text = NULL;
 	size_t n = 0;
 
 	create(b, "web", "path:/srv/demo", "");
@@ -434,8 +428,7 @@ static void command_words(void **state)
 static void data_is_kept(void **state)
 {
 	struct bench *b = *state;
-	cleanup(freep)
-	char *image = xasprintf("%s/web/data.img", b->config.microvms_dir);
+	cleanup(freep) char *image = xasprintf("%s/web/data.img", b->config.microvms_dir);
 	char kept[64];
 	const struct vm *vm;
 
@@ -512,8 +505,7 @@ static void a_hanging_build(void **state)
 static void foreign_directories(void **state)
 {
 	struct bench *b = *state;
-	cleanup(freep)
-	char *dir = xasprintf("%s/web", b->config.microvms_dir);
+	cleanup(freep) char *dir = xasprintf("%s/web", b->config.microvms_dir);
 	const struct vm *vm;
 	size_t n = 0;
 	char *text;
