@@ -1,4 +1,4 @@
-/* Tables by libsmartcols, and the other forms of a list: see table.h. */
+/* Tables by libsmartcols on a terminal, and the other forms of a list: see table.h. */
 #include "table.h"
 
 #include "base/parse.h"
@@ -200,14 +200,13 @@ static void must(int rc)
 		abort();
 }
 
-static int column_flags(const struct cli *cli, const struct column *column)
+static int column_flags(const struct column *column)
 {
 	int flags = 0;
 
 	if (column->kind == COLUMN_NUMBER || column->kind == COLUMN_SIZE)
 		flags |= SCOLS_FL_RIGHT;
-	if (cli->out_is_terminal &&
-	    (column->kind == COLUMN_TEXT || column->kind == COLUMN_LABELS) &&
+	if ((column->kind == COLUMN_TEXT || column->kind == COLUMN_LABELS) &&
 	    strcmp(column->key, "name") != 0)
 		flags |= SCOLS_FL_TRUNC;
 	return flags;
@@ -217,23 +216,25 @@ static void print_table(struct cli *cli, const struct table *table, const cJSON 
 {
 	const struct column *wanted[COLUMNS_MAX];
 	size_t n = columns_wanted(cli, table, wanted);
-	struct libscols_table *out = scols_new_table();
+	struct libscols_table *out;
 	uint64_t now_ms = clock_wall_ms();
 	const cJSON *item;
 
+	if (!cli->out_is_terminal) {
+		plain_print(wanted, n, !given(cli, OPTION_NO_HEADERS), items);
+		return;
+	}
+	out = scols_new_table();
 	if (out == NULL)
 		abort();
 	must(scols_table_enable_noheadings(out, given(cli, OPTION_NO_HEADERS)));
 	must(scols_table_enable_colors(out, cli->colour));
 	/* The cells are clean already; encoding again would spoil UTF-8 under LC_ALL=C. */
 	must(scols_table_enable_noencoding(out, 1));
-	if (cli->out_is_terminal)
-		(void)setlocale(LC_CTYPE, ""); /* widths of characters */
-	if (!cli->out_is_terminal)
-		must(scols_table_set_termforce(out, SCOLS_TERMFORCE_NEVER));
+	(void)setlocale(LC_CTYPE, ""); /* widths of characters */
 	for (size_t i = 0; i < n; i++) {
-		if (scols_table_new_column(out, wanted[i]->header, 0,
-		                           column_flags(cli, wanted[i])) == NULL)
+		if (scols_table_new_column(out, wanted[i]->header, 0, column_flags(wanted[i])) ==
+		    NULL)
 			abort();
 	}
 	cJSON_ArrayForEach (item, items) {

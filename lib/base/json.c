@@ -91,6 +91,12 @@ static bool scan_char(struct json_scan *scan, const struct json_limits *limits,
 	return scan->depth <= limits->depth && scan->nodes <= limits->nodes;
 }
 
+/* Bytes that mean nothing to the scan wherever they stand: letters, digits and most of the rest. */
+static bool is_dull(char c)
+{
+	return (c >= 0x2d && c <= 0x5a) || (c >= 0x5e && c <= 0x7a);
+}
+
 static int json_scan(const char *text, size_t n, const struct json_limits *limits,
                      struct blix_error *err)
 {
@@ -98,6 +104,10 @@ static int json_scan(const char *text, size_t n, const struct json_limits *limit
 	size_t skip;
 
 	for (size_t i = 0; i < n; i += skip) {
+		if (is_dull(text[i])) {
+			skip = 1;
+			continue;
+		}
 		if (scan_char(&scan, limits, (const unsigned char *)text + i, n - i, &skip))
 			continue;
 		if (scan.depth > limits->depth)
