@@ -27,7 +27,8 @@ static void put_padding(size_t n)
 
 static bool is_right(const struct column *column)
 {
-	return column->kind == COLUMN_NUMBER || column->kind == COLUMN_SIZE;
+	return column->kind == COLUMN_NUMBER || column->kind == COLUMN_SIZE ||
+	       column->kind == COLUMN_AMOUNT;
 }
 
 static void put_cell(const struct column *column, const char *text, size_t width, bool last)

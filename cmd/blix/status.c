@@ -89,7 +89,7 @@ static cJSON *find_problems(const struct overview *overview)
 	else if (text_at(overview->cluster, "leader")[0] == '\0')
 		json_push_string(problems, "no leader");
 	cJSON_ArrayForEach (item, at(overview->cluster, "servers")) {
-		if (!true_at(item, "online"))
+		if (cJSON_IsFalse(at(item, "online")))
 			problem_add(problems,
 			            xasprintf("server %s: offline", text_at(item, "name")));
 	}

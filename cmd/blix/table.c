@@ -122,11 +122,17 @@ static char *scalar_text(enum column_kind kind, const cJSON *item, uint64_t now_
 	uint64_t then;
 	char text[48];
 
-	if (cJSON_IsString(item) && (kind == COLUMN_NUMBER || kind == COLUMN_SIZE))
+	if (cJSON_IsString(item) &&
+	    (kind == COLUMN_NUMBER || kind == COLUMN_SIZE || kind == COLUMN_AMOUNT))
 		return clean_text(item->valuestring); /* ids are text: they may pass 2^53 */
 	switch (kind) {
 	case COLUMN_NUMBER:
 		return xasprintf("%" PRIu64, number_of(item));
+	case COLUMN_AMOUNT:
+		if (number_of(item) < 1u << 20)
+			return xasprintf("%" PRIu64, number_of(item));
+		format_size(text, sizeof(text), number_of(item));
+		return xstrdup(text);
 	case COLUMN_SIZE:
 		format_size(text, sizeof(text), number_of(item));
 		return xstrdup(text);
@@ -204,7 +210,8 @@ static int column_flags(const struct column *column)
 {
 	int flags = 0;
 
-	if (column->kind == COLUMN_NUMBER || column->kind == COLUMN_SIZE)
+	if (column->kind == COLUMN_NUMBER || column->kind == COLUMN_SIZE ||
+	    column->kind == COLUMN_AMOUNT)
 		flags |= SCOLS_FL_RIGHT;
 	if ((column->kind == COLUMN_TEXT || column->kind == COLUMN_LABELS) &&
 	    strcmp(column->key, "name") != 0)

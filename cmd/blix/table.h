@@ -13,7 +13,8 @@ enum column_kind {
 	COLUMN_BOOL,
 	COLUMN_PHASE,
 	COLUMN_LABELS,
-	COLUMN_LIST
+	COLUMN_LIST,
+	COLUMN_AMOUNT /* CPUs, or bytes from 1 MiB on */
 };
 
 struct column {
@@ -45,6 +46,9 @@ char *column_text(const struct column *column, const cJSON *object, uint64_t now
 /* Prints one object, or several as a list, for -o json and jsonl. */
 void print_json(const cJSON *tree, bool lines);
 void print_objects(struct cli *cli, const char *list_kind, const cJSON *const *objects, size_t n);
+
+/* What each node lacks to take a VM: the `nodes` of why and of a dry run (vm_why.c). */
+extern const struct table fit_table;
 
 /* "Key:   value" blocks. Empty values are left out. */
 void print_field(const char *label, const char *value);

@@ -1,10 +1,8 @@
 /* blix version: that of this program, and of the daemon where one answers. */
 #include "cli.h"
-#include "table.h"
 
-#ifndef BLIX_VERSION
-#define BLIX_VERSION "0.1.0"
-#endif
+#include "base/version.h"
+#include "table.h"
 
 int version_run(struct cli *cli)
 {

@@ -108,24 +108,43 @@ static int create_one(struct cli *cli, const struct vm_spec *common, const char 
 	                   ret, err);
 }
 
-static int print_dry(struct cli *cli, cJSON **objects, size_t n, int code)
+/* What stands against creating it, as the error that a real creation would end with. */
+static int dry_verdict(const cJSON *answer, struct blix_error *err)
 {
-	bool text = cli->settings.output == OUTPUT_TABLE || cli->settings.output == OUTPUT_WIDE;
+	if (true_at(answer, "exists"))
+		return blix_fail(err, BLIX_E_EXISTS, "it exists already");
+	if (cJSON_IsFalse(at(answer, "placeable")))
+		return blix_fail(err, BLIX_E_NOROOM, "no node has room");
+	return 0;
+}
 
-	for (size_t i = 0; i < n && text; i++) {
-		const char *node = text_at(objects[i], "status.node");
+static int dry_print(struct cli *cli, const cJSON *answer)
+{
+	const char *name = text_at(answer, "name");
+	struct blix_error err;
+	int rc = dry_verdict(answer, &err);
 
-		(void)printf("vm %s: would be created%s%s\n", text_at(objects[i], "metadata.name"),
-		             node[0] != '\0' ? " on " : "", node);
+	if (cli->settings.output == OUTPUT_JSON || cli->settings.output == OUTPUT_JSONL)
+		print_json(answer, cli->settings.output == OUTPUT_JSONL);
+	else if (rc < 0 && cli->settings.output != OUTPUT_NAME)
+		(void)table_print(cli, &fit_table, at(answer, "nodes"));
+	else if (rc == 0 && cli->settings.output == OUTPUT_NAME)
+		(void)printf("%s\n", name);
+	else if (rc == 0)
+		(void)printf("vm %s: would run on %s\n", name, text_at(answer, "node"));
+	if (rc == 0 && true_at(answer, "assumed"))
+		talk_note(cli, "note: what the flake decides is taken as its usual value");
+	return rc < 0 ? talk_error(cli, "vm", name, &err) : 0;
+}
+
+static int dry_finish(struct cli *cli, cJSON **answers, size_t n, int code)
+{
+	for (size_t i = 0; i < n; i++) {
+		int failed = dry_print(cli, answers[i]);
+
+		code = code != 0 ? code : failed;
+		cJSON_Delete(answers[i]);
 	}
-	if (n > 0 && cli->settings.output == OUTPUT_NAME) {
-		for (size_t i = 0; i < n; i++)
-			(void)printf("%s\n", text_at(objects[i], "metadata.name"));
-	} else if (n > 0 && !text) {
-		print_objects(cli, "VMList", (const cJSON *const *)objects, n);
-	}
-	for (size_t i = 0; i < n; i++)
-		cJSON_Delete(objects[i]);
 	return code != 0 ? code : cli_flush(cli);
 }
 
@@ -157,7 +176,7 @@ static int create_all(struct cli *cli, const struct vm_spec *spec)
 			break;
 	}
 	if (given(cli, OPTION_DRY_RUN))
-		return print_dry(cli, objects, n_objects, code);
+		return dry_finish(cli, objects, n_objects, code);
 	return action_finish(cli, objects, n_objects, condition_wanted(cli), code);
 }
 

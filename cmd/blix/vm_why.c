@@ -2,14 +2,14 @@
 #include "cli.h"
 #include "table.h"
 
-static const struct column node_columns[] = {
+static const struct column fit_columns[] = {
 	{"name", "NODE", "name", NULL, COLUMN_TEXT, false},
 	{"fits", "FITS", "fits", NULL, COLUMN_BOOL, false},
 	{"reason", "REASON", "reason", NULL, COLUMN_TEXT, false},
-	{"need", "NEED", "need", NULL, COLUMN_TEXT, false},
-	{"have", "HAVE", "have", NULL, COLUMN_TEXT, false},
+	{"need", "NEED", "need", NULL, COLUMN_AMOUNT, false},
+	{"have", "HAVE", "have", NULL, COLUMN_AMOUNT, false},
 };
-static const struct table node_table = {"NodeFitList", node_columns, array_size(node_columns)};
+const struct table fit_table = {"NodeFitList", fit_columns, array_size(fit_columns)};
 
 static void print_chain(const cJSON *chain)
 {
@@ -35,7 +35,7 @@ static int print_why(struct cli *cli, const cJSON *why)
 	print_chain(at(why, "chain"));
 	if (nodes != NULL && nodes->child != NULL) {
 		(void)fputc('\n', stdout);
-		code = table_print(cli, &node_table, nodes);
+		code = table_print(cli, &fit_table, nodes);
 	}
 	if (hint[0] != '\0') {
 		cleanup(freep) char *text = clean_text(hint);

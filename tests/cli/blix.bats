@@ -476,3 +476,20 @@ b" ]
 	run bash -c '"$BLIX" help 2>/dev/null >/dev/full'
 	[ "$status" -eq 75 ]
 }
+
+@test "--dry-run: where it would run, or why not" {
+	answer 1 200 '{"dryRun":true,"name":"web","exists":false,"node":"n2","placeable":true,"assumed":true,"nodes":[{"name":"n2","fits":true}]}'
+	answer 2 200 '{"dryRun":true,"name":"web","exists":false,"placeable":false,"nodes":[{"name":"n2","fits":false,"reason":"memory","need":4294967296,"have":1048576}]}'
+	answer 3 200 '{"dryRun":true,"name":"web","exists":true,"node":"n2","placeable":true,"nodes":[]}'
+	serve
+	blix vm create web --flake github:a/b --dry-run
+	[ "$status" -eq 0 ]
+	[ "$output" = "vm web: would run on n2" ]
+	grep -q '^POST /v1/vms?dryRun=true ' "$DIR/s/log"
+	blix vm create web --flake github:a/b --dry-run
+	[ "$status" -eq 6 ]
+	[[ ${lines[1]} == n2*no*memory*4GiB*1MiB ]]
+	blix vm create web --flake github:a/b --dry-run -o json
+	[ "$status" -eq 4 ]
+	[ "$(jq .exists <<<"$output")" = true ]
+}
