@@ -1,4 +1,5 @@
 /* The error table and the few functions that fill a struct blix_error. Never allocates. */
+#define BLIX_BASE_ERROR_C
 #include "base/error.h"
 
 #include <errno.h>

@@ -83,4 +83,11 @@ void blix_hint(struct blix_error *err, const char *fmt, ...) __attribute__((form
 /* The reason of *err, or its code's slug. */
 const char *blix_error_reason(const struct blix_error *err);
 
+/* What the analyzer cannot see across files: a failure is never 0. */
+#if defined(__clang_analyzer__) && !defined(BLIX_BASE_ERROR_C)
+#define blix_fail(...)     ((void)blix_fail(__VA_ARGS__), -1)
+#define blix_fail_sys(...) ((void)blix_fail_sys(__VA_ARGS__), -1)
+#define blix_wrap(...)     ((void)blix_wrap(__VA_ARGS__), -1)
+#endif
+
 #endif
