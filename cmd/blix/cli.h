@@ -118,10 +118,11 @@ struct cli {
 	struct settings settings;
 	struct client *client;
 	bool out_is_terminal, talk_is_terminal, colour;
-	uint64_t started_ms; /* boot clock */
-	const char *watched; /* VM being waited for, NULL: none */
-	char phase[24];      /* and its phase */
-	bool line_is_open;   /* a progress line stands on the terminal */
+	uint64_t started_ms;  /* boot clock */
+	const char *watched;  /* VM being waited for, NULL: none */
+	char phase[24];       /* and its phase */
+	bool line_is_open;    /* a progress line stands on the terminal */
+	uint64_t line_second; /* and the elapsed seconds that it shows */
 };
 
 static inline bool given(const struct cli *cli, enum option_index option)

@@ -146,11 +146,14 @@ void talk_note(struct cli *cli, const char *fmt, ...)
 void talk_tick(struct cli *cli)
 {
 	char elapsed[32];
+	uint64_t second = (clock_boot_ms() - cli->started_ms) / 1000;
 
 	if (cli->watched == NULL || !cli->talk_is_terminal || given(cli, OPTION_QUIET))
 		return;
-	format_duration(elapsed, sizeof(elapsed),
-	                (clock_boot_ms() - cli->started_ms) / 1000 * 1000);
+	if (cli->line_is_open && cli->line_second == second)
+		return;
+	cli->line_second = second;
+	format_duration(elapsed, sizeof(elapsed), second * 1000);
 	(void)fprintf(stderr, "\r\033[Kvm %s: ", cli->watched);
 	print_clean(stderr, cli->phase, strlen(cli->phase));
 	(void)fprintf(stderr, "  %s", strcmp(elapsed, "0ms") == 0 ? "0s" : elapsed);
@@ -167,8 +170,10 @@ void talk_phase(struct cli *cli, const char *name, const char *phase)
 	(void)snprintf(cli->phase, sizeof(cli->phase), "%s", phase);
 	if (same || given(cli, OPTION_QUIET))
 		return;
-	if (cli->talk_is_terminal)
+	if (cli->talk_is_terminal) {
+		cli->line_is_open = false; /* the new phase is shown at once */
 		talk_tick(cli);
-	else
+	} else {
 		talk_note(cli, "vm %s: %s", name, phase);
+	}
 }
