@@ -159,7 +159,8 @@ start_time() {
 	[ "${got[1]}" = yes ]
 	[ "${got[2]}" = "0 1 2 3 " ] # 3 is ls, reading
 	[ "${got[3]##*	}" = 0000000000000000 ]
-	[ "${got[4]##*	}" = 0000000000000000 ]
+	# Signals 32 and 33 are libc's own: its posix_spawn leaves them ignored, nothing can reset them.
+	[ $((0x${got[4]##*	} & ~0x180000000)) -eq 0 ]
 }
 
 @test "standard input never ends" {
