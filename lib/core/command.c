@@ -241,6 +241,7 @@ void command_init(struct command *command, enum command_kind kind)
 		command->vm_report.reason = xstrdup("");
 		command->vm_report.message = xstrdup("");
 		command->vm_report.runner = xstrdup("");
+		command->vm_report.exit_code = -1;
 	} else if (kind == COMMAND_NODE_REPORT) {
 		node_facts_init(&command->node_report.facts);
 	}

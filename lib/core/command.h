@@ -54,8 +54,8 @@ struct vm_report {
 	char *message;
 	char *runner;
 	uint64_t pid;
-	uint64_t started_ms; /* wall clock, as the supervisor noted it */
-	int32_t exit_code;
+	uint64_t started_ms;  /* wall clock, as the supervisor noted it */
+	int32_t exit_code;    /* of the run that ended; -1: none did */
 	uint32_t duration_ms; /* build_ms, start_ms or ready_ms */
 };
 

@@ -117,7 +117,7 @@ bool report_end(struct turn *t, struct executor_vm *vm, enum vm_report_kind kind
 	if (kind == VM_REPORT_EXITED)
 		report_progress(t, vm, PROGRESS_RUNNING);
 	r = report_add(t, vm, kind);
-	r->exit_code = vm->seen.exited ? vm->seen.exit_code : 0;
+	r->exit_code = vm->seen.exited ? vm->seen.exit_code : -1;
 	vm->ended = true;
 	vm->alive = false;
 	vm->last_kind = kind;
@@ -154,7 +154,7 @@ void report_failure(struct turn *t, struct executor_vm *vm, const struct executo
 	} else {
 		vm->wait_ms = t->now_ms + ((uint64_t)t->e->retry_ms << (vm->tries - 1));
 		r = report_add(t, vm, VM_REPORT_RETRY);
-		r->exit_code = vm->seen.exited ? vm->seen.exit_code : 0;
+		r->exit_code = vm->seen.exited ? vm->seen.exit_code : -1;
 		vm->told = PROGRESS_NONE;
 	}
 	vm->alive = false;
