@@ -43,6 +43,10 @@ static const char whitelist[] =
 	"  toplevel = c.system.build.toplevel.outPath or null;\n"
 	"}";
 
+/* Without build users Nix builds as root, and a sandbox would only hide Debian's own tools from a
+ * flake that has no other. nix_config comes later and may say otherwise. */
+static const char single_user[] = "build-users-group =\nsandbox = false\n";
+
 bool microvm_single_user(void)
 {
 	return access("/nix/var/nix/daemon-socket/socket", F_OK) != 0 && getgrnam("nixbld") == NULL;
@@ -62,7 +66,7 @@ void microvm_env(const struct microvm_host *host, const char *tmp_dir, const cha
 	argv_pushf(env, "HOME=%s", host->home);
 	argv_push(env, "LANG=C.UTF-8");
 	argv_pushf(env, "NIX_CONFIG=experimental-features = nix-command flakes\n%s%s",
-	           host->single_user ? "build-users-group =\n" : "", host->nix_config);
+	           host->single_user ? single_user : "", host->nix_config);
 	argv_pushf(env, "MICROVM_STATE_DIR=%s", host->microvms_dir);
 	argv_pushf(env, "MICROVM_GCROOTS_DIR=%s", host->gcroots_dir);
 	if (tmp_dir != NULL)

@@ -49,7 +49,7 @@ static void command_lines(void **state)
 	                                  "HOME=/s/home",
 	                                  "LANG=C.UTF-8",
 	                                  "NIX_CONFIG=experimental-features = nix-command flakes\n"
-	                                  "build-users-group =\nsubstituters =\n",
+	                                  "build-users-group =\nsandbox = false\nsubstituters =\n",
 	                                  "MICROVM_STATE_DIR=/m",
 	                                  "MICROVM_GCROOTS_DIR=/g",
 	                                  "TMPDIR=/t",
