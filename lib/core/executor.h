@@ -8,8 +8,9 @@
  * touched.
  *
  * Happy path of a start: DESIRED(Scheduled) -> CREATE, report Building; DONE -> START, report
- * Starting; DONE, seen running -> report Running; READY -> report Ready. A failed attempt is
- * reported as Retry and made again after a doubled wait; the third is Failed.
+ * Starting; DONE, seen running, and still so a moment later -> report Running; READY -> report
+ * Ready. A failed attempt is reported as Retry and made again after a doubled wait; the third is
+ * Failed.
  */
 #ifndef BLIX_CORE_EXECUTOR_H
 #define BLIX_CORE_EXECUTOR_H
@@ -21,9 +22,9 @@
 #include <sys/queue.h>
 
 #define EXECUTOR_TRIES         3
+#define EXECUTOR_SETTLE_MS     250   /* from its start until a process counts as running */
 #define EXECUTOR_STABLE_MS     10000 /* a run this long was no failed attempt */
-#define EXECUTOR_TERM_MS       5000  /* between SIGTERM and SIGKILL */
-#define EXECUTOR_ASK_AGAIN_MS  5000  /* a guest that was still booting missed the button */
+#define EXECUTOR_STEP_MS       5000 /* between the steps of a stop; a booting guest misses the button */
 #define EXECUTOR_BOOT_MS       2000  /* a hypervisor so young may not listen yet */
 #define EXECUTOR_STRAY_MS      10000 /* grace of a process that should not be there */
 #define EXECUTOR_LOOK_AGAIN_MS 5000

@@ -53,36 +53,34 @@ static void look_again(struct turn *t, struct executor_vm *vm)
 	turn_act(t, vm, EXECUTOR_STATUS, STOP_NONE);
 }
 
-static void stop_step(struct turn *t, struct executor_vm *vm, enum executor_stop step,
-                      uint64_t next_ms)
+static void stop_step(struct turn *t, struct executor_vm *vm, enum executor_stop step)
 {
 	vm->stop = step;
-	vm->stop_next_ms = next_ms;
+	vm->stop_next_ms = t->now_ms + EXECUTOR_STEP_MS;
 	turn_act(t, vm, EXECUTOR_STOP, step);
 }
 
 /* The guest is asked, and asked again; then its process gets SIGTERM, then SIGKILL. */
 static void stop_process(struct turn *t, struct executor_vm *vm, uint32_t grace_ms)
 {
-	uint64_t end_ms;
+	uint64_t end_ms, until_ms;
+	bool asking;
 
 	if (vm->stop == STOP_NONE) {
 		vm->stop_ms = t->now_ms;
 		vm->deaf = false;
 	}
 	end_ms = vm->stop_ms + grace_ms;
+	asking = vm->stop <= STOP_ASK && !vm->deaf && t->now_ms < end_ms;
+	until_ms = asking && end_ms < vm->stop_next_ms ? end_ms : vm->stop_next_ms;
 	if (grace_ms == 0 && vm->stop != STOP_KILL)
-		stop_step(t, vm, STOP_KILL, t->now_ms + EXECUTOR_TERM_MS);
-	else if (vm->stop <= STOP_ASK && (vm->deaf || t->now_ms >= end_ms))
-		stop_step(t, vm, STOP_TERM, t->now_ms + EXECUTOR_TERM_MS);
-	else if (vm->stop != STOP_NONE && t->now_ms < vm->stop_next_ms)
-		turn_wake_at(t, vm,
-		             vm->stop == STOP_ASK && end_ms < vm->stop_next_ms ? end_ms
-		                                                               : vm->stop_next_ms);
-	else if (vm->stop <= STOP_ASK)
-		stop_step(t, vm, STOP_ASK, t->now_ms + EXECUTOR_ASK_AGAIN_MS);
+		stop_step(t, vm, STOP_KILL);
+	else if (vm->stop == STOP_ASK && !asking)
+		stop_step(t, vm, STOP_TERM);
+	else if (vm->stop != STOP_NONE && t->now_ms < until_ms)
+		turn_wake_at(t, vm, until_ms);
 	else
-		stop_step(t, vm, STOP_KILL, t->now_ms + EXECUTOR_TERM_MS);
+		stop_step(t, vm, asking ? STOP_ASK : STOP_KILL);
 }
 
 /* It ran, and no longer does. */
@@ -113,7 +111,11 @@ static void keep_running(struct turn *t, struct executor_vm *vm)
 	/* The end of the run before was never told: this is another process. */
 	if (!vm->unsettled && vm->desired.pid != vm->seen.pid && vm->told > PROGRESS_STARTING)
 		vm->told = PROGRESS_STARTING;
-	report_progress(t, vm, PROGRESS_RUNNING);
+	/* A runner that ends at once never ran, as far as anybody was told. */
+	if (vm->told < PROGRESS_RUNNING && t->now_ms < vm->alive_ms + EXECUTOR_SETTLE_MS)
+		turn_wake_at(t, vm, vm->alive_ms + EXECUTOR_SETTLE_MS);
+	else
+		report_progress(t, vm, PROGRESS_RUNNING);
 }
 
 static void make_running(struct turn *t, struct executor_vm *vm)

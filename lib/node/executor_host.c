@@ -224,5 +224,6 @@ void sight_done(struct sight *sight)
 {
 	free(sight->runner);
 	free(sight->message);
-	*sight = (struct sight){.seen.runner = ""};
+	memset(sight, 0, sizeof(*sight));
+	sight->seen.runner = "";
 }

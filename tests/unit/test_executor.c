@@ -134,6 +134,7 @@ static void built(struct desk *d)
 
 static void runs(struct desk *d)
 {
+	d->now_ms += EXECUTOR_SETTLE_MS;
 	d->seen.process = PROCESS_RUNNING;
 	d->seen.pid = d->desired.pid = 42;
 	d->seen.started_ms = 99;
@@ -209,7 +210,7 @@ static void stopping_by_steps(void **state)
 	assert_int_equal(expect(&d, 0, EXECUTOR_STOP)->stop, STOP_ASK);
 	done(&d, BLIX_OK, NULL, false);
 	expect_n(&d, 0);
-	assert_int_equal(d.at_ms, d.now_ms + EXECUTOR_ASK_AGAIN_MS);
+	assert_int_equal(d.at_ms, d.now_ms + EXECUTOR_STEP_MS);
 	tick(&d);
 	assert_int_equal(expect(&d, 0, EXECUTOR_STOP)->stop, STOP_ASK);
 	done(&d, BLIX_OK, NULL, false);
@@ -217,7 +218,7 @@ static void stopping_by_steps(void **state)
 	tick(&d);
 	assert_int_equal(expect(&d, 0, EXECUTOR_STOP)->stop, STOP_TERM);
 	done(&d, BLIX_OK, NULL, false);
-	assert_int_equal(d.at_ms, d.now_ms + EXECUTOR_TERM_MS);
+	assert_int_equal(d.at_ms, d.now_ms + EXECUTOR_STEP_MS);
 	tick(&d);
 	assert_int_equal(expect(&d, 0, EXECUTOR_STOP)->stop, STOP_KILL);
 	done(&d, BLIX_OK, NULL, false);
@@ -388,6 +389,25 @@ static void runner_exits_at_once(void **state)
 	expect_report(&d, 0, VM_REPORT_RUNNING);
 	answered(&d, BLIX_OK);
 	expect_report(&d, 0, VM_REPORT_EXITED);
+	desk_done(&d);
+}
+
+static void runner_exits_soon(void **state)
+{
+	struct desk d;
+
+	(void)state;
+	desk_init(&d);
+	desire(&d, VM_SCHEDULED);
+	answered(&d, BLIX_OK);
+	built(&d);
+	answered(&d, BLIX_OK);
+	runs(&d);
+	d.now_ms -= EXECUTOR_SETTLE_MS;
+	done(&d, BLIX_OK, NULL, false);
+	expect_n(&d, 0); /* it is not called Running yet */
+	ended(&d, 1, 20);
+	assert_int_equal(expect_report(&d, 0, VM_REPORT_RETRY)->code, BLIX_E_START);
 	desk_done(&d);
 }
 
@@ -951,6 +971,7 @@ int main(void)
 		cmocka_unit_test(failing_for_good),
 		cmocka_unit_test(runner_exits),
 		cmocka_unit_test(runner_exits_at_once),
+		cmocka_unit_test(runner_exits_soon),
 		cmocka_unit_test(adopting),
 		cmocka_unit_test(deleting),
 		cmocka_unit_test(cancelling_a_build),

@@ -328,10 +328,10 @@ static const struct vm *wait_phase(struct bench *b, const char *name, enum vm_ph
 		(void)uv_run(&b->loop, UV_RUN_ONCE);
 		vm = state_vm(b->state, name);
 	}
-	assert_non_null(vm);
-	if (vm->phase != phase)
-		print_error("%s: %s: %s\n", name, vm_phase_name(vm->phase), vm->message);
-	assert_int_equal(vm->phase, phase);
+	if (vm == NULL)
+		fail_msg("%s is gone", name);
+	else if (vm->phase != phase)
+		fail_msg("%s: %s: %s", name, vm_phase_name(vm->phase), vm->message);
 	return vm;
 }
 
