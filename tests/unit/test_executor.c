@@ -718,7 +718,7 @@ static void world_end_action(struct world *w, unsigned i)
 	const struct vm *vm = state_vm(w->state, name);
 	struct host_vm *h = &w->vms[i];
 	bool fails = w->faults && world_random(w, 4) == 0;
-	struct command found = {0};
+	struct command found;
 	struct executor_event event = {.kind = EXECUTOR_DONE,
 	                               .uid = vm->uid,
 	                               .code = fails ? BLIX_E_START : BLIX_OK,
@@ -733,7 +733,7 @@ static void world_end_action(struct world *w, unsigned i)
 	}
 	h->acting = EXECUTOR_IDLE;
 	world_step(w, &event);
-	if (found.kind != 0)
+	if (event.resolved != NULL)
 		command_done(&found);
 }
 

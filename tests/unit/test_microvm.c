@@ -45,15 +45,16 @@ static void command_lines(void **state)
 		"/l/blix-shim", "--run", "/r/vms/web", "--console", "/s/vms/web/console.log",
 		"--uid",        "7",     "--epoch",    "9",         "--chdir",
 		"/m/web",       "--",    "/l/microvm", "-r",        "web"};
-	static const char *const env[] = {"PATH=/usr/bin:/bin",
-	                                  "HOME=/s/home",
-	                                  "LANG=C.UTF-8",
-	                                  "NIX_CONFIG=experimental-features = nix-command flakes\n"
-	                                  "build-users-group =\nsandbox = false\nsubstituters =\n",
-	                                  "MICROVM_STATE_DIR=/m",
-	                                  "MICROVM_GCROOTS_DIR=/g",
-	                                  "TMPDIR=/t",
-	                                  "BLIX_ACCEL=tcg"};
+	static const char *const env[] = {
+		"PATH=/usr/bin:/bin",
+		"HOME=/s/home",
+		"LANG=C.UTF-8",
+		("NIX_CONFIG=experimental-features = nix-command flakes\n"
+	         "build-users-group =\nsandbox = false\nsubstituters =\n"),
+		"MICROVM_STATE_DIR=/m",
+		"MICROVM_GCROOTS_DIR=/g",
+		"TMPDIR=/t",
+		"BLIX_ACCEL=tcg"};
 	struct argv argv = ARGV_EMPTY;
 
 	(void)state;
