@@ -162,7 +162,8 @@ static void deadline_ends_the_group(void **state)
 		file = fopen(path, "r");
 		if (file == NULL)
 			break;
-		(void)fgets(text, sizeof(text), file);
+		if (fgets(text, sizeof(text), file) == NULL)
+			text[0] = '\0';
 		(void)fclose(file);
 		if (strstr(text, ") Z ") != NULL)
 			break;
