@@ -1,0 +1,133 @@
+#!/usr/bin/env bats
+# The whole way for real: blix, blixd, Nix, the microvm command, the shim, QEMU and a Linux guest. The daemon gives its
+# children an environment of their own, so this uses the machine's Nix store; roots and directories are the test's.
+
+bats_require_minimum_version 1.5.0
+
+setup_file() {
+	export work build
+	build=$(realpath "${BLIX_BUILD:-$BATS_TEST_DIRNAME/../../build/debug}")
+	work=$(mktemp -d /tmp/blix.XXXXXX)
+	export BLIX_ENDPOINT=$work/s/blix.sock BLIX_TIMEOUT=3m
+	"$BATS_TEST_DIRNAME/../../examples/debian/stage" "$work/guest"
+	jq -n --arg roots "/nix/var/nix/gcroots/${work##*/}" \
+		'{gcrootsDir: $roots, retryMs: 100, nix: {extraConfig: "sandbox = false\nsubstituters ="}}' >"$work/blix.json"
+	start_daemon
+}
+
+teardown_file() {
+	local pid
+	daemon_pid=$(cat "$work/pid")
+	kill -9 "$daemon_pid" 2>/dev/null || :
+	for pid in $(jq -r '.shimPid, .pid' "$work"/s/run/vms/*/status.json 2>/dev/null); do
+		kill -9 "$pid" 2>/dev/null || :
+	done
+	rm -rf "$work" "/nix/var/nix/gcroots/${work##*/}"
+}
+
+start_daemon() {
+	"$build/bin/blixd" --dev --state-dir "$work/s" --config "$work/blix.json" --name host \
+		</dev/null >>"$work/log" 2>&1 3>&- &
+	echo $! >"$work/pid"
+	await blix vm list
+}
+
+await() { # COMMAND...: until it succeeds
+	local until=$((SECONDS + 60))
+	until "$@" >/dev/null 2>&1; do
+		if [ "$SECONDS" -ge "$until" ]; then
+			cat "$work/log" >&2
+			echo "never true: $*" >&2
+			return 1
+		fi
+		read -r -t 0.05 <> <(:) || :
+	done
+}
+
+field() { # NAME JQ
+	blix vm show "$1" -o json | jq -r "$2"
+}
+
+@test "create waits until the guest is ready, with the memory that was asked for" {
+	run --separate-stderr blix vm create web --flake "$work/guest#demo" --memory 200MiB --ready 'console:blix: ready'
+	[ "$status" = 0 ]
+	[[ $stderr == *'Running and ready on host'* ]]
+	[ "$(field web '[.status.phase, .status.ready, .status.resolved.memoryBytes] | @csv')" = '"Running",true,209715200' ]
+	kb=$(blix vm logs web | tr -d '\r' | sed -nE 's/^MemTotal: +([0-9]+) kB$/\1/p')
+	[ "$kb" -gt $((128 * 1024)) ] # more than the flake's own 128 MiB
+	[ "$kb" -lt $((200 * 1024)) ]
+	[ "$(field web '.status.timings | has("resolveMs") and has("startMs") and has("readyMs")')" = true ]
+	kill -0 "$(field web .status.pid)"
+}
+
+@test "microvm-status agrees, and asks QEMU itself" {
+	run microvm-status --state-dir "$work/s/microvms" --run-dir "$work/s/run/vms" web
+	[ "$status" = 0 ]
+	[ "$(jq -r '.items[0] | [.state, .supervision, .control.status, .stale] | @csv' <<<"$output")" = '"running","shim","running",false' ]
+}
+
+@test "kill -9 of the daemon leaves the VM alone; the next one adopts it" {
+	pid=$(field web .status.pid)
+	kill -9 "$(cat "$work/pid")"
+	kill -0 "$pid"
+	start_daemon
+	await grep -q "vm.adopted vm=web pid=$pid" "$work/log"
+	[ "$(field web '[.status.phase, .status.pid, .status.restarts] | @csv')" = "\"Running\",$pid,0" ]
+}
+
+@test "stop asks the guest, which says goodbye" {
+	pid=$(field web .status.pid)
+	blix vm stop web
+	[ "$(field web '[.status.phase, .status.exitCode] | @csv')" = '"Stopped",0' ]
+	blix vm logs web | grep -q 'blix: powering off'
+	run ! kill -0 "$pid"
+}
+
+@test "start runs it again on the same build, and a forced restart is another process" {
+	runner=$(field web .status.runner)
+	blix vm start web
+	[ "$(field web .status.runner)" = "$runner" ]
+	pid=$(field web .status.pid)
+	blix vm restart web --force
+	[ "$(field web .status.phase)" = Running ]
+	[ "$(field web .status.pid)" != "$pid" ]
+}
+
+@test "a guest that powers itself off is Stopped, and stays so" {
+	blix vm create bye --flake "$work/guest#demo" --ready 'console:blix: ready'
+	pid=$(field bye .status.pid)
+	kill -TERM "$pid" # QEMU's own clean end: exit code 0
+	await blix wait vm/bye --for=stopped
+	[ "$(field bye '[.status.reason, .spec.powerState] | @csv')" = '"guest-shutdown","Running"' ]
+}
+
+@test "a build that fails shows its last words and ends with 8" {
+	run --separate-stderr blix vm create bad --flake "$work/guest#broken"
+	[ "$status" = 8 ]
+	[[ $stderr == *hint:* ]]
+	[ "$(field bad '[.status.phase, .status.code] | @csv')" = '"Failed","image-failed"' ]
+}
+
+@test "a runner that ends at once is tried three times and ends with 9" {
+	run --separate-stderr blix vm create gone --flake "$work/guest#exits"
+	[ "$status" = 9 ]
+	[ "$(field gone '[.status.phase, .status.restarts] | @csv')" = '"Failed",2' ]
+	blix vm why gone | grep -q runner-exited
+}
+
+@test "a guest that never says so is not ready: 10, and it runs on" {
+	run --separate-stderr blix vm create mute --flake "$work/guest#mute" --ready 'console:blix: ready' --timeout 5s
+	[ "$status" = 10 ]
+	[ "$(field mute '[.status.phase, .status.ready] | @csv')" = '"Running",false' ]
+}
+
+@test "delete leaves nothing" {
+	blix vm delete --all --force --yes
+	[ -z "$(blix vm list -o name)" ]
+	[ -z "$(ls -A "$work/s/microvms")" ]
+	[ -z "$(ls -A "$work/s/vms")" ]
+	[ -z "$(ls -A "$work/s/run/vms")" ]
+	[ -z "$(ls -A "/nix/var/nix/gcroots/${work##*/}" 2>/dev/null)" ]
+	[ -z "$(find /nix/var/nix/gcroots/auto -lname "$work/*")" ]
+	run ! pgrep -f "$work/s/microvms"
+}
