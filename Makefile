@@ -113,6 +113,10 @@ fakes: $(FAKES) ## build the stand-ins that tests drive instead of nix and QEMU
 unit: all $(UNITS:%=$(B)/tests/%) | fakes ## run the unit tests of this MODE
 	@rc=0; for t in $(filter $(B)/tests/%,$^); do $(BATSENV) timeout 300 $$t || rc=1; done; exit $$rc
 
+# Where threads are: snapshots are encoded, and hypervisors asked, on libuv's pool.
+tsan: $(B)/tests/test_consensus $(B)/tests/test_node_executor | all fakes ## run what has threads (MODE=tsan)
+	@rc=0; for t in $^; do timeout 300 $$t || rc=1; done; exit $$rc
+
 # Each tier is a folder of *.bats; they find the programs in $BLIX_BUILD/bin and on PATH.
 BATSENV = BLIX_BUILD=$(abspath $(B)) PATH=$(abspath $(B))/bin:$(abspath $(B))/libexec:$$PATH
 cli cluster guest: all fakes
@@ -174,7 +178,7 @@ clean: ## remove build/
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-.PHONY: all unit cli cluster guest fuzz bench soak objects syntax format format-check layers purity style tidy cppcheck shell fakes \
+.PHONY: all unit tsan cli cluster guest fuzz bench soak objects syntax format format-check layers purity style tidy cppcheck shell fakes \
 	check-man lint check man install clean help
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
