@@ -128,8 +128,15 @@ guest: ## run tests/guest: real nix, real QEMU, real guests
 fuzz: $(FUZZ:%=$(B)/tests/%) ## replay the stored fuzz corpus (MODE=fuzz CC=clang)
 	@set -e; for t in $^; do $$t -runs=0 tests/fuzz/corpus/$${t##*/fuzz_}; done
 
+BENCHES := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*.c))
+$(B)/bench/%: $(B)/tests/bench/%.o $(LIB)
+	@mkdir -p $(@D)
+	@echo "  LD  $@"
+	$(Q)$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
+benches: all fakes $(BENCHES)
+
 bench: ## measure release programs, write build/bench/results.json
-	@$(MAKE) --no-print-directory MODE=release all
+	@$(MAKE) --no-print-directory MODE=release benches
 	@BLIX_BUILD=$(abspath build/release) PATH=$(abspath build/release)/bin:$$PATH tests/bench/run
 
 ROUNDS ?= 20
@@ -178,7 +185,7 @@ clean: ## remove build/
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-.PHONY: all unit tsan cli cluster guest fuzz bench soak objects syntax format format-check layers purity style tidy cppcheck shell fakes \
+.PHONY: all unit tsan cli cluster guest fuzz bench soak objects syntax format format-check layers purity style tidy cppcheck shell fakes benches \
 	check-man lint check man install clean help
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
