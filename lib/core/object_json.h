@@ -10,10 +10,10 @@
 
 /* The answers' objects. `state` gives node names. */
 cJSON *vm_json(const struct vm *vm, const struct state *state);
-/* The columns of a list only: metadata.{name,uid,revision,createdAt},
- * status.{phase,node,ready,reason}, resolved or wanted cpus and memoryBytes, under the same keys as
- * the whole object. */
-cJSON *vm_summary_json(const struct vm *vm, const struct state *state);
+/* The columns of a list only, under the same keys as the whole object: metadata.{name,uid,
+ * createdAt}, status.{phase,node,ready,reason}, and under status.resolved the resolved or wanted
+ * cpus and memoryBytes. Appends the text. */
+int vm_summary_print(const struct vm *vm, const struct state *state, struct buf *out);
 cJSON *node_json(const struct node *node);
 cJSON *event_json(const struct event *event);
 

@@ -44,22 +44,31 @@ static int put_head(const struct vm_list *list, struct buf *out)
 	return buf_add_string(out, ",\"items\":[");
 }
 
+static void put_vm(const struct vm_list *list, const struct vm *vm, struct buf *out)
+{
+	cleanup(json_freep) cJSON *item = NULL;
+
+	if (list->summary) {
+		(void)vm_summary_print(vm, list->daemon->state, out);
+		return;
+	}
+	item = vm_json(vm, list->daemon->state);
+	(void)json_print(item, out);
+}
+
 static int vm_list_produce(void *data, struct buf *out)
 {
 	struct vm_list *list = data;
-	const struct state *state = list->daemon->state;
 	bool more;
 
 	if (list->at == 0)
 		(void)put_head(list, out);
 	while (list->at < list->n && out->len < PIECE_BYTES) {
 		struct vm *vm = list->vms[list->at];
-		cleanup(json_freep) cJSON *item =
-			list->summary ? vm_summary_json(vm, state) : vm_json(vm, state);
 
 		if (list->at > 0)
 			(void)buf_add_string(out, ",");
-		(void)json_print(item, out);
+		put_vm(list, vm, out);
 		vm_unref(vm);
 		list->at++;
 	}

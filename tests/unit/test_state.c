@@ -495,6 +495,55 @@ static void specs_are_checked(void **state)
 	vm_spec_done(&spec);
 }
 
+/* Every value of `part` stands in `whole` under the same key. */
+static void assert_part(const cJSON *part, const cJSON *whole)
+{
+	const cJSON *item;
+
+	cJSON_ArrayForEach (item, part) {
+		const cJSON *same = cJSON_GetObjectItemCaseSensitive(whole, item->string);
+
+		if (same == NULL)
+			fail_msg("only the summary has '%s'", item->string);
+		if (cJSON_IsObject(item))
+			assert_part(item, same);
+		else if (!cJSON_Compare(item, same, true))
+			fail_msg("the summary has another '%s'", item->string);
+	}
+}
+
+static void assert_summary(const struct state *s, const char *name)
+{
+	const struct vm *vm = state_vm(s, name);
+	cleanup(json_freep) cJSON *whole = vm_json(vm, s);
+	cleanup(json_freep) cJSON *summary = NULL;
+	struct blix_error err;
+	struct buf text;
+
+	buf_init(&text, 4096);
+	assert_int_equal(vm_summary_print(vm, s, &text), 0);
+	if (json_parse(text.data, text.len, &json_limits_request, &summary, &err) < 0)
+		fail_msg("%s: %s", err.text, text.data);
+	buf_done(&text);
+	assert_non_null(cJSON_GetObjectItemCaseSensitive(summary, "metadata"));
+	assert_part(summary, whole);
+}
+
+static void summary_is_a_part(void **state)
+{
+	struct state *s = state_new();
+
+	(void)state;
+	state_begin(s, 0, 1700000000000);
+	join(s, 1, 8 * GIB);
+	to_running(s, "web");
+	assert_summary(s, "web");
+	(void)report(s, "web", VM_REPORT_FAILED, BLIX_E_START);
+	xreplace(&s->vms[0]->reason, "a \"quoted\"\nreason \\");
+	assert_summary(s, "web");
+	state_free(s);
+}
+
 static void json_round_trip(void **state)
 {
 	struct vm_spec spec, back;
@@ -535,6 +584,7 @@ int main(void)
 		cmocka_unit_test(leader_rounds),
 		cmocka_unit_test(the_clock_only_goes_on),
 		cmocka_unit_test(specs_are_checked),
+		cmocka_unit_test(summary_is_a_part),
 		cmocka_unit_test(json_round_trip),
 	};
 
