@@ -87,30 +87,39 @@ const struct node *place(const struct state *state, const struct vm *vm)
 	return best;
 }
 
+/* "n1: memory: need 4GiB, have 1GiB free" */
+static void explain_node(const struct vm *vm, const struct node *node, char *out, size_t n)
+{
+	struct place_verdict verdict = place_node(vm, node);
+	const char *reason = place_reject_name(verdict.reject);
+	char need[32], have[32];
+
+	if (verdict.reject == PLACE_MEMORY) {
+		format_size(need, sizeof(need), verdict.need);
+		format_size(have, sizeof(have), verdict.have);
+	} else {
+		(void)snprintf(need, sizeof(need), "%" PRIu64, verdict.need);
+		(void)snprintf(have, sizeof(have), "%" PRIu64, verdict.have);
+	}
+	if (verdict.reject == PLACE_MEMORY || verdict.reject == PLACE_CPUS)
+		(void)snprintf(out, n, "%s: %s: need %s, have %s free", node->name, reason, need,
+		               have);
+	else
+		(void)snprintf(out, n, "%s: %s", node->name, reason);
+}
+
 void place_explain(const struct state *state, const struct vm *vm, char *out, size_t n)
 {
-	size_t used = 0;
+	char line[LIMIT_NAME + 128];
+	size_t used;
+	int more;
 
-	(void)snprintf(out, n, "no node has joined yet");
+	more = snprintf(out, n, "cannot place: %zu node%s rejected", state->n_nodes,
+	                state->n_nodes == 1 ? "" : "s");
+	used = more > 0 ? (size_t)more : 0;
 	for (size_t i = 0; i < state->n_nodes && used < n; i++) {
-		struct place_verdict verdict = place_node(vm, state->nodes[i]);
-		char need[32], have[32];
-		int more;
-
-		if (verdict.reject == PLACE_MEMORY) {
-			format_size(need, sizeof(need), verdict.need);
-			format_size(have, sizeof(have), verdict.have);
-		} else {
-			(void)snprintf(need, sizeof(need), "%" PRIu64, verdict.need);
-			(void)snprintf(have, sizeof(have), "%" PRIu64, verdict.have);
-		}
-		if (verdict.reject == PLACE_MEMORY || verdict.reject == PLACE_CPUS)
-			more = snprintf(out + used, n - used, "%s%s: %s: need %s, have %s free",
-			                used > 0 ? "; " : "", state->nodes[i]->name,
-			                place_reject_name(verdict.reject), need, have);
-		else
-			more = snprintf(out + used, n - used, "%s%s: %s", used > 0 ? "; " : "",
-			                state->nodes[i]->name, place_reject_name(verdict.reject));
+		explain_node(vm, state->nodes[i], line, sizeof(line));
+		more = snprintf(out + used, n - used, "\n%s", line);
 		used += more > 0 ? (size_t)more : 0;
 	}
 }

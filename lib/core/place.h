@@ -33,7 +33,8 @@ struct place_verdict place_node(const struct vm *vm, const struct node *node);
 /* The node for it: the one it was on if it fits there, else the fit that leaves the least memory
  * free, ties by the lower id. NULL: none fits. */
 const struct node *place(const struct state *state, const struct vm *vm);
-/* "n1: memory: need 4GiB, have 1GiB free; n2: ..." into out, cut to n. */
+/* "cannot place: 2 nodes rejected", then a line per node: "n1: memory: need 4GiB, have 1GiB free".
+ * Cut to n. */
 void place_explain(const struct state *state, const struct vm *vm, char *out, size_t n);
 
 #endif

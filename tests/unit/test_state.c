@@ -430,8 +430,9 @@ static void leader_rounds(void **state)
 	leader_step(&leader, s, &(struct leader_event){.kind = LEADER_SETTLED}, 1, actions);
 	assert_int_equal(actions->n, 1);
 	assert_int_equal(actions->commands[0].kind, COMMAND_VM_VERDICT);
-	assert_string_equal(actions->commands[0].vm_verdict.message,
-	                    "n1: memory: need 4.1GiB, have 2GiB free");
+	assert_string_equal(
+		actions->commands[0].vm_verdict.message,
+		"cannot place: 1 node rejected\nn1: memory: need 4.1GiB, have 2GiB free");
 	assert_int_equal(run(s, &actions->commands[0]).code, BLIX_OK);
 	leader_step(&leader, s, &(struct leader_event){.kind = LEADER_SETTLED}, 1, actions);
 	assert_int_equal(actions->n, 0); /* said once */
