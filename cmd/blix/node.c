@@ -33,7 +33,7 @@ int node_list_run(struct cli *cli)
 		cli->settings.output = OUTPUT_NAME;
 	if (table_check(cli, &table, &err) < 0 || cli_get(cli, &list, &err, "/v1/nodes") < 0)
 		return talk_error(cli, NULL, NULL, &err);
-	return table_print(cli, &table, at(list, "items"));
+	return list_print(cli, &table, list);
 }
 
 static void show_room(const char *label, const cJSON *node, const char *path)

@@ -3,8 +3,6 @@
 #include "cli.h"
 #include "table.h"
 
-#include <inttypes.h>
-
 static const struct column columns[] = {
 	{"name", "NAME", "metadata.name", NULL, COLUMN_TEXT, false},
 	{"phase", "PHASE", "status.phase", NULL, COLUMN_PHASE, false},
@@ -64,8 +62,5 @@ int vm_list_run(struct cli *cli)
 		cli->settings.output = OUTPUT_NAME;
 	if (table_check(cli, &table, &err) < 0 || fetch(cli, &list, &err) < 0)
 		return talk_error(cli, NULL, NULL, &err);
-	if (true_at(list, "stale"))
-		talk_note(cli, "note: stale, as %s knew it %" PRIu64 " ms ago",
-		          text_at(list, "server"), u64_at(list, "stalenessMs"));
-	return table_print(cli, &table, at(list, "items"));
+	return list_print(cli, &table, list);
 }
