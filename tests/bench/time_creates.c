@@ -78,12 +78,15 @@ static uint64_t started_ns(const char *vms, const char *name)
 {
 	cleanup(freep) char *path = xasprintf("%s/%s/started", vms, name);
 	FILE *in = fopen(path, "re");
+	char line[32] = "";
 	uint64_t ns = 0;
 
 	if (in == NULL)
 		return 0;
-	if (fscanf(in, "%" SCNu64, &ns) != 1)
-		ns = 0;
+	if (fgets(line, sizeof(line), in) != NULL && strchr(line, '\n') != NULL) {
+		line[strcspn(line, "\n")] = '\0';
+		(void)parse_u64(line, &ns, NULL);
+	}
 	(void)fclose(in);
 	return ns;
 }
