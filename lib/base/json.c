@@ -1,5 +1,5 @@
 /* Strict JSON over cJSON: see json.h. One scan before cJSON looks at depth, node count, UTF-8 and
- * control bytes; one walk after it looks for duplicate keys. */
+ * control bytes; one walk after it looks for duplicate keys and numbers past all bounds. */
 #include "base/json.h"
 
 #include "base/alloc.h"
@@ -121,10 +121,13 @@ static int json_scan(const char *text, size_t n, const struct json_limits *limit
 	return 0;
 }
 
-static int json_no_duplicates(const cJSON *tree, struct blix_error *err)
+static int json_check(const cJSON *tree, struct blix_error *err)
 {
 	unsigned keys = 0;
 
+	/* cJSON reads 1e999 as infinity and prints that as null. */
+	if (cJSON_IsNumber(tree) && !isfinite(tree->valuedouble))
+		return blix_fail(err, BLIX_E_INVALID, "JSON has a number that is too large");
 	for (const cJSON *item = tree->child; item != NULL; item = item->next) {
 		if (cJSON_IsObject(tree)) {
 			if (++keys > LIMIT_JSON_KEYS)
@@ -138,7 +141,7 @@ static int json_no_duplicates(const cJSON *tree, struct blix_error *err)
 					                 item->string);
 			}
 		}
-		if (item->child != NULL && json_no_duplicates(item, err) < 0)
+		if (json_check(item, err) < 0)
 			return -(int)BLIX_E_INVALID;
 	}
 	return 0;
@@ -162,7 +165,7 @@ int json_parse(const char *text, size_t n, const struct json_limits *limits, cJS
 	if (tree == NULL)
 		return blix_fail(err, BLIX_E_INVALID, "JSON is malformed at offset %zu",
 		                 end != NULL ? (size_t)(end - copy) : 0);
-	rc = json_no_duplicates(tree, err);
+	rc = json_check(tree, err);
 	if (rc < 0)
 		return rc;
 	*ret = take(tree);

@@ -617,6 +617,14 @@ static void (*const appliers[COMMAND_KIND_COUNT])(struct state *s, const struct 
 	[COMMAND_SESSION_EXPIRE] = apply_expire,
 };
 
+/* What clients ask for; the cluster's own commands run in no session, even if one is named: they
+ * may end sessions. */
+static bool has_session(const struct command *c)
+{
+	return c->session != 0 && (c->kind == COMMAND_VM_CREATE || c->kind == COMMAND_VM_POWER ||
+	                           c->kind == COMMAND_VM_DELETE);
+}
+
 void state_apply(struct state *s, const struct command *c, struct command_result *ret)
 {
 	struct session *session = NULL;
@@ -624,9 +632,9 @@ void state_apply(struct state *s, const struct command *c, struct command_result
 
 	assert((unsigned)c->kind < COMMAND_KIND_COUNT);
 	assert(appliers[c->kind] != NULL);
-	if (c->session != 0)
+	if (has_session(c))
 		session = session_begin(s, c, &r);
-	if (c->session == 0 || session != NULL) {
+	if (!has_session(c) || session != NULL) {
 		appliers[c->kind](s, c, &r);
 		r.revision = s->revision;
 	}

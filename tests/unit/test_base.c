@@ -79,8 +79,9 @@ static int try_json(const char *text)
 static void json_refuses(void **state)
 {
 	static const char *const bad[] = {
-		"",     "{",       "{}x",      "{\"a\":1,\"a\":2}", "\"\xff\"",
-		"[1,]", "{\"a\"}", "\"\x01\"", "\"\xed\xa0\x80\"",  "\"\xc0\xaf\""};
+		"1e999",       "",     "{",       "{}x",      "{\"a\":1,\"a\":2}",
+		"\"\xff\"",    "[1,]", "{\"a\"}", "\"\x01\"", "\"\xed\xa0\x80\"",
+		"\"\xc0\xaf\""};
 	char deep[128];
 
 	(void)state;

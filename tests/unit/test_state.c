@@ -278,6 +278,8 @@ static void sessions_apply_once(void **state)
 	c.request = 72;
 	assert_int_equal(run(s, &c).why, REFUSAL_SESSION_GAP);
 	command_init(&c, COMMAND_SESSION_EXPIRE);
+	c.session = 7; /* not a client's command: the session it names does not matter */
+	c.request = 71;
 	c.session_expire.before_ms = UINT64_MAX;
 	(void)run(s, &c);
 	assert_int_equal(s->n_sessions, 0);
