@@ -9,6 +9,7 @@
 #include "sys/log.h"
 
 #include <argp.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -78,6 +79,16 @@ static int fail(const struct blix_error *err)
 	return blix_code_info(err->code)->exit;
 }
 
+static int absolute_path(const char *path, char **ret, struct blix_error *err)
+{
+	cleanup(freep) char *here = path[0] != '/' ? get_current_dir_name() : xstrdup("");
+
+	if (here == NULL)
+		return blix_fail_sys(err, errno, "name the current directory");
+	*ret = path[0] != '/' ? xasprintf("%s/%s", here, path) : xstrdup(path);
+	return 0;
+}
+
 static int configure(const struct arguments *arguments, struct config *config, const char *program,
                      struct blix_error *err)
 {
@@ -88,9 +99,8 @@ static int configure(const struct arguments *arguments, struct config *config, c
 
 		if (arguments->state_dir == NULL)
 			return blix_fail(err, BLIX_E_INVALID, "--dev needs --state-dir DIR");
-		dir = arguments->state_dir[0] == '/'
-		              ? xstrdup(arguments->state_dir)
-		              : xasprintf("%s/%s", get_current_dir_name(), arguments->state_dir);
+		if (absolute_path(arguments->state_dir, &dir, err) < 0)
+			return -(int)err->code;
 		config_dev(config, dir);
 		if (arguments->name != NULL)
 			xreplace(&config->name, arguments->name);

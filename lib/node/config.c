@@ -279,9 +279,12 @@ int config_load(struct config *config, const char *path, struct blix_error *err)
 
 	buf_init(&text, LIMIT_FILE);
 	rc = file_read(path, &text, err);
+	if (rc < 0 && err != NULL)
+		err->code =
+			BLIX_E_SPEC; /* whatever kept it from being read: it is the configuration */
 	if (rc < 0)
-		return rc;
-	rc = config_parse(config, text.data, text.len, err);
+		return -(int)BLIX_E_SPEC;
+	rc = config_parse(config, text.data != NULL ? text.data : "", text.len, err);
 	return rc < 0 ? blix_wrap(err, "%s", path) : 0;
 }
 
