@@ -1,0 +1,197 @@
+/* Any sequence of well-formed commands, in any order and about anything: no assertion of the state
+ * may fail, for a command that reaches the log is applied by every server. Three bytes choose a
+ * command; names, uids, nodes and epochs are of things that exist, or nearly. */
+#include "fuzz.h"
+
+#include "base/alloc.h"
+#include "core/state.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct input {
+	const uint8_t *data;
+	size_t n;
+};
+
+static unsigned take_byte(struct input *in, unsigned below)
+{
+	uint8_t byte = 0;
+
+	if (in->n > 0) {
+		byte = *in->data++;
+		in->n--;
+	}
+	return byte % below;
+}
+
+static uint64_t some_uid(const struct state *s, struct input *in)
+{
+	size_t i = take_byte(in, 5);
+
+	return i < s->n_vms ? s->by_uid[i]->uid : i;
+}
+
+static uint64_t some_epoch(const struct state *s, uint64_t uid, struct input *in)
+{
+	const struct vm *vm = state_vm_uid(s, uid);
+	unsigned choice = take_byte(in, 8);
+
+	return (vm != NULL ? vm->epoch : 0) + (choice == 7) - (choice == 6 && vm != NULL);
+}
+
+static void some_name(char *out, size_t n, struct input *in)
+{
+	(void)snprintf(out, n, "vm-%u", take_byte(in, 4));
+}
+
+static void fill_create(struct command *c, struct input *in)
+{
+	unsigned choice = take_byte(in, 8);
+
+	some_name(c->vm_create.name, sizeof(c->vm_create.name), in);
+	xreplace(&c->vm_create.spec.flake, choice == 7 ? "-bad" : "github:me/vms");
+	xreplace(&c->vm_create.spec.attr, "web");
+	c->vm_create.spec.power = (choice & 1) != 0 ? VM_POWER_STOPPED : VM_POWER_RUNNING;
+	if ((choice & 2) != 0)
+		xreplace(&c->vm_create.spec.node, "n1");
+}
+
+static void fill_resolved(struct command *c, const struct state *s, struct input *in)
+{
+	struct vm_resolved *resolved = &c->vm_resolved.resolved;
+	unsigned choice = take_byte(in, 8);
+
+	c->vm_resolved.uid = some_uid(s, in);
+	c->vm_resolved.node = take_byte(in, 4);
+	c->vm_resolved.code = choice == 7 ? BLIX_E_IMAGE : BLIX_OK;
+	resolved->cpus = 1;
+	resolved->memory_bytes = choice == 6 ? 1ULL << 40 : 1ULL << 28;
+	resolved->n_volumes = choice == 5;
+	xreplace(&resolved->hypervisor, "qemu");
+	xreplace(&resolved->out_path, "/nix/store/x-runner");
+	(void)buf_add_string(&c->vm_resolved.lock, (choice & 1) != 0 ? "{\"version\":7}" : "");
+}
+
+static void fill_report(struct command *c, const struct state *s, struct input *in)
+{
+	static const enum blix_code codes[] = {BLIX_OK, BLIX_E_IMAGE, BLIX_E_START, BLIX_E_BUSY};
+
+	c->vm_report.kind = (enum vm_report_kind)(1 + take_byte(in, VM_REPORT_KIND_COUNT - 1));
+	c->vm_report.uid = some_uid(s, in);
+	c->vm_report.node = take_byte(in, 4);
+	c->vm_report.epoch = some_epoch(s, c->vm_report.uid, in);
+	c->vm_report.code = codes[take_byte(in, array_size(codes))];
+	c->vm_report.exit_code = (int32_t)take_byte(in, 2);
+	c->vm_report.pid = take_byte(in, 3);
+}
+
+static void fill_node(struct command *c, struct input *in)
+{
+	c->node_report.id = 1 + take_byte(in, 3);
+	(void)snprintf(c->node_report.name, sizeof(c->node_report.name), "n%u",
+	               1 + take_byte(in, 3));
+	c->node_report.facts.cpus = 4;
+	c->node_report.facts.memory_bytes = 1ULL << 30;
+	xreplace(&c->node_report.facts.hypervisors, "qemu");
+}
+
+static void fill_power(struct command *c, struct input *in)
+{
+	some_name(c->vm_power.name, sizeof(c->vm_power.name), in);
+	c->vm_power.verb = (enum vm_verb)(1 + take_byte(in, 3));
+	c->vm_power.if_version = take_byte(in, 4) == 3;
+}
+
+static void fill(struct command *c, const struct state *s, struct input *in)
+{
+	switch (c->kind) {
+	case COMMAND_VM_CREATE:
+		fill_create(c, in);
+		break;
+	case COMMAND_VM_POWER:
+		fill_power(c, in);
+		break;
+	case COMMAND_VM_DELETE:
+		some_name(c->vm_delete.name, sizeof(c->vm_delete.name), in);
+		break;
+	case COMMAND_VM_RESOLVE:
+		c->vm_resolve.uid = some_uid(s, in);
+		c->vm_resolve.node = take_byte(in, 4);
+		break;
+	case COMMAND_VM_RESOLVED:
+		fill_resolved(c, s, in);
+		break;
+	case COMMAND_VM_ASSIGN:
+		c->vm_assign.uid = some_uid(s, in);
+		c->vm_assign.node = take_byte(in, 4);
+		c->vm_assign.epoch = some_epoch(s, c->vm_assign.uid, in);
+		break;
+	case COMMAND_VM_VERDICT:
+		c->vm_verdict.uid = some_uid(s, in);
+		break;
+	case COMMAND_VM_REPORT:
+		fill_report(c, s, in);
+		break;
+	case COMMAND_NODE_REPORT:
+		fill_node(c, in);
+		break;
+	case COMMAND_NODE_PHASE:
+		c->node_phase.id = take_byte(in, 4);
+		c->node_phase.phase = (enum node_phase)take_byte(in, 2);
+		break;
+	case COMMAND_SESSION_EXPIRE:
+		c->session_expire.before_ms = take_byte(in, 2) * UINT64_MAX;
+		break;
+	case COMMAND_KIND_COUNT:
+		break;
+	}
+}
+
+static void apply_one(struct state *s, struct input *in)
+{
+	struct command_result result;
+	struct command command;
+
+	command_init(&command, (enum command_kind)(1 + take_byte(in, COMMAND_KIND_COUNT - 1)));
+	if (take_byte(in, 8) == 0) {
+		command.session = 1 + take_byte(in, 2);
+		command.request = 1 + take_byte(in, 3);
+	}
+	fill(&command, s, in);
+	state_begin(s, 7, 1700000000000);
+	state_apply(s, &command, &result);
+	command_done(&command);
+}
+
+/* What was counted along the way is what a reader of the snapshot counts. */
+static void check(const struct state *s)
+{
+	struct state *copy = state_new();
+	struct buf bytes;
+
+	buf_init(&bytes, LIMIT_SNAPSHOT);
+	assert(state_encode(s, &bytes, NULL) == 0);
+	assert(state_decode(copy, (const uint8_t *)bytes.data, bytes.len, NULL) == 0);
+	assert(state_hash(copy) == state_hash(s));
+	assert(memcmp(copy->phases, s->phases, sizeof(s->phases)) == 0);
+	for (size_t i = 0; i < s->n_nodes; i++) {
+		assert(copy->nodes[i]->committed_bytes == s->nodes[i]->committed_bytes);
+		assert(copy->nodes[i]->committed_cpus == s->nodes[i]->committed_cpus);
+		assert(copy->nodes[i]->vms == s->nodes[i]->vms);
+	}
+	buf_done(&bytes);
+	state_free(copy);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+	struct input in = {data, n < 600 ? n : 600};
+	struct state *s = state_new();
+
+	while (in.n > 0)
+		apply_one(s, &in);
+	check(s);
+	state_free(s);
+	return 0;
+}
