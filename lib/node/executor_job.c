@@ -85,6 +85,15 @@ static void on_child(void *data, struct child_result *result)
 	job->next(job, result);
 }
 
+/* The VM is there; what is missing is a program of its node, which no other try will find. */
+static void program_missing(struct job *job)
+{
+	job->err.code = job->kind == EXECUTOR_START ? BLIX_E_START : BLIX_E_IMAGE;
+	blix_reason(&job->err, "program-missing");
+	blix_hint(&job->err, "install it on the node, or set 'path' or 'microvm' in its "
+	                     "configuration");
+}
+
 void job_spawn(struct job *job, struct argv *argv, uint64_t deadline_ms,
                void (*next)(struct job *job, struct child_result *result))
 {
@@ -92,6 +101,7 @@ void job_spawn(struct job *job, struct argv *argv, uint64_t deadline_ms,
 	struct argv env = ARGV_EMPTY;
 	struct child_options options = {
 		.argv = argv, .env = &env, .path = e->host.path, .deadline_ms = deadline_ms};
+	bool missing;
 	int rc = 0;
 
 	if (job->cancelled)
@@ -103,8 +113,11 @@ void job_spawn(struct job *job, struct argv *argv, uint64_t deadline_ms,
 		rc = child_start(e->config.loop, &options, on_child, job, &job->child, &job->err);
 	argv_done(argv);
 	argv_done(&env);
+	missing = rc == -BLIX_E_NOTFOUND || rc == -BLIX_E_DENIED;
+	if (missing)
+		program_missing(job);
 	if (rc < 0)
-		job_fail(job, rc == -BLIX_E_NOTFOUND || rc == -BLIX_E_DENIED);
+		job_fail(job, missing);
 }
 
 void job_cancel(struct job *job)
