@@ -345,7 +345,8 @@ void print_field(const char *label, const char *value)
 
 	if (n == 0)
 		return;
-	(void)printf("  %-14s", label);
+	/* A long label still ends before its value. */
+	(void)printf("  %-13s ", label);
 	for (size_t i = 0; i < n;) {
 		size_t length = strcspn(value + i, "\n");
 

@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <string.h>
 
 #define POLL_MS 30000 /* of one long poll; a proxy or a dead peer shows itself this soon */
@@ -63,6 +64,16 @@ static bool holds(const struct watch *watch)
 	return false;
 }
 
+/* A node's own hint stands at the end of its message, after "\nhint: "; *ret_hint is NULL without
+ * one. */
+static size_t message_length(const char *message, const char **ret_hint)
+{
+	const char *hint = strstr(message, "\nhint: ");
+
+	*ret_hint = hint != NULL ? hint + strlen("\nhint: ") : NULL;
+	return hint != NULL ? (size_t)(hint - message) : strlen(message);
+}
+
 /* The error that the object's status tells; `otherwise` when it has no code. */
 static int status_error(const struct watch *watch, enum blix_code otherwise, struct blix_error *err)
 {
@@ -70,9 +81,15 @@ static int status_error(const struct watch *watch, enum blix_code otherwise, str
 	const char *message = text_at(watch->object, "status.message");
 	enum blix_code code = slug[0] != '\0' ? blix_code_find(slug) : otherwise;
 
-	(void)blix_fail(err, code, "%s", message[0] != '\0' ? message : blix_code_info(code)->text);
+	const char *hint;
+	size_t n = message_length(message, &hint);
+
+	(void)blix_fail(err, code, "%.*s", n > 0 ? (int)n : INT_MAX,
+	                n > 0 ? message : blix_code_info(code)->text);
 	blix_reason(err, text_at(watch->object, "status.reason"));
-	if (code == BLIX_E_START || code == BLIX_E_NOTREADY)
+	if (hint != NULL)
+		blix_hint(err, "%s", hint);
+	else if (code == BLIX_E_START || code == BLIX_E_NOTREADY)
 		blix_hint(err, "'blix vm logs %s' shows its console", watch->name);
 	else if (code != BLIX_E_IMAGE)
 		blix_hint(err, "'blix vm why %s' says more", watch->name);

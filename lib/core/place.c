@@ -117,6 +117,11 @@ void place_explain(const struct state *state, const struct vm *vm, char *out, si
 	more = snprintf(out, n, "cannot place: %zu node%s rejected", state->n_nodes,
 	                state->n_nodes == 1 ? "" : "s");
 	used = more > 0 ? (size_t)more : 0;
+	if (vm->spec.node[0] != '\0' && state_node_named(state, vm->spec.node) == NULL &&
+	    used < n) {
+		more = snprintf(out + used, n - used, "\nno node is called '%s'", vm->spec.node);
+		used += more > 0 ? (size_t)more : 0;
+	}
 	for (size_t i = 0; i < state->n_nodes && used < n; i++) {
 		explain_node(vm, state->nodes[i], line, sizeof(line));
 		more = snprintf(out + used, n - used, "\n%s", line);

@@ -109,6 +109,6 @@ int state_decode(struct state *state, const uint8_t *bytes, size_t n, struct bli
 uint64_t state_hash(const struct state *state);
 
 /* The words for a refusal, for error objects. */
-int refusal_error(const struct command_result *result, const char *name, struct blix_error *err);
+int refusal_error(const struct command_result *result, const char *subject, struct blix_error *err);
 
 #endif

@@ -643,7 +643,7 @@ void state_apply(struct state *s, const struct command *c, struct command_result
 	*ret = r;
 }
 
-int refusal_error(const struct command_result *result, const char *name, struct blix_error *err)
+int refusal_error(const struct command_result *result, const char *subject, struct blix_error *err)
 {
 	static const struct {
 		const char *reason, *text, *hint;
@@ -674,7 +674,7 @@ int refusal_error(const struct command_result *result, const char *name, struct 
 	};
 
 	assert(result->why < array_size(words));
-	(void)blix_fail(err, result->code, "%s: %s", name, words[result->why].text);
+	(void)blix_fail(err, result->code, "%s: %s", subject, words[result->why].text);
 	blix_reason(err, words[result->why].reason);
 	blix_hint(err, "%s", words[result->why].hint);
 	return -(int)result->code;

@@ -59,7 +59,7 @@ void api_not_found(struct http_request *request, const char *name)
 {
 	struct blix_error err;
 
-	(void)blix_fail(&err, BLIX_E_NOTFOUND, "no such VM: %s", name);
+	(void)blix_fail(&err, BLIX_E_NOTFOUND, "vm %s: no such VM", name);
 	blix_reason(&err, "vm-missing");
 	blix_hint(&err, "'blix vm list' shows those there are");
 	http_answer_error(request, &err, NULL);
@@ -139,7 +139,7 @@ static void node_show_handle(struct http_request *request, void *data)
 	struct blix_error err;
 
 	if (node == NULL) {
-		(void)blix_fail(&err, BLIX_E_NOTFOUND, "no such node: %s", name);
+		(void)blix_fail(&err, BLIX_E_NOTFOUND, "node %s: no such node", name);
 		blix_reason(&err, "node-missing");
 		blix_hint(&err, "'blix node list' shows those there are");
 		http_answer_error(request, &err, NULL);

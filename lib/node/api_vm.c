@@ -43,13 +43,15 @@ static void answer_vm(const struct daemon *d, struct http_request *request, int 
 static void mutation_done(void *data, int status, const struct command_result *result)
 {
 	struct mutation *m = data;
+	char subject[LIMIT_NAME + 4];
 	struct blix_error err;
 
+	(void)snprintf(subject, sizeof(subject), "vm %s", m->name);
 	if (m->request != NULL && status < 0) {
 		(void)daemon_propose_error(m->daemon, status, &err);
 		http_answer_error(m->request, &err, NULL);
 	} else if (m->request != NULL && result->code != BLIX_OK) {
-		(void)refusal_error(result, m->name, &err);
+		(void)refusal_error(result, subject, &err);
 		http_answer_error(m->request, &err, NULL);
 	} else if (m->request != NULL) {
 		answer_vm(m->daemon, m->request, m->status, m->name);

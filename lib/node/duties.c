@@ -69,7 +69,7 @@ static void registered(void *data, int status, const struct command_result *resu
 	if (status == 0 && result->code != BLIX_OK) {
 		struct blix_error err;
 
-		(void)refusal_error(result, d->config->name, &err);
+		(void)refusal_error(result, "this node", &err);
 		log_error(LOG_ERR, "node.refused", &err, "node=%s", d->config->name);
 	}
 }

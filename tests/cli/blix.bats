@@ -265,7 +265,7 @@ bats_require_minimum_version 1.5.0
 }
 
 @test "a wait that cannot succeed ends at once with its code" {
-	answer 1 200 "$(vm Failed 5 '"code":"image-failed","reason":"build-failed","message":"build failed:\n> line 1\n> line 2"')"
+	answer 1 200 "$(vm Failed 5 '"code":"image-failed","reason":"build-failed","message":"build failed:\n> line 1\n> line 2\nhint: mend it"')"
 	answer 2 200 "$(vm Pending 5 '"reason":"unplaceable","code":"unplaceable","message":"3 nodes rejected"')"
 	answer 3 200 "$(vm Deleting 5)"
 	answer 4 200 "$(vm Failed 5 '"reason":"exited"')"
@@ -275,6 +275,7 @@ bats_require_minimum_version 1.5.0
 	[ "$status" -eq 8 ]
 	[ "${stderr_lines[0]}" = "blix: vm web: build failed:" ]
 	[ "${stderr_lines[1]}" = "  > line 1" ]
+	[ "${stderr_lines[3]}" = "hint: mend it" ]
 	blix wait vm/web --for=ready
 	[ "$status" -eq 6 ]
 	[ "${stderr_lines[0]}" = "blix: vm web: 3 nodes rejected" ]
@@ -445,7 +446,7 @@ b" ]
 }
 
 @test "why, events, nodes, cluster and status print what the daemon says" {
-	answer 1 200 '{"name":"web","phase":"Pending","placeable":false,"chain":[{"reason":"unplaceable","message":"1 node rejected"}],"nodes":[{"name":"n1","fits":false,"reason":"memory","need":"2GiB","have":"1GiB"}],"hint":"lower --memory"}'
+	answer 1 200 '{"name":"web","phase":"Pending","placeable":false,"chain":[{"reason":"unplaceable","message":"1 node rejected"},{"reason":"foreign-directory","message":"m"}],"nodes":[{"name":"n1","fits":false,"reason":"memory","need":"2GiB","have":"1GiB"}],"hint":"lower --memory"}'
 	answer 2 200 '{"revision":9,"items":[{"revision":9,"time":"2026-01-01T00:00:00.000Z","kind":"vm","name":"web","reason":"vm-created","message":"m"}]}'
 	answer 3 200 '{"items":[{"metadata":{"name":"n1","id":"1"},"spec":{"role":"server"},"status":{"phase":"Ready","vms":2,"capacity":{"cpus":4,"memoryBytes":1073741824}}}]}'
 	answer 4 200 '{"metadata":{"name":"n1","id":"1"},"status":{"phase":"Ready","microvmCommand":"/usr/bin/microvm"}}'
@@ -457,7 +458,7 @@ b" ]
 	serve
 	blix vm why web
 	[ "$status" -eq 0 ]
-	[[ $output == *"1 node rejected"*"n1"*"memory"*"hint: lower --memory"* ]]
+	[[ $output == *"1 node rejected"*"  foreign-directory m"*"n1"*"memory"*"hint: lower --memory"* ]]
 	blix vm events web
 	[[ ${lines[1]} == 2026-01-01T00:00:00.000Z*web*vm-created* ]]
 	blix node list

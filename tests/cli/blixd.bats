@@ -1,9 +1,11 @@
 #!/usr/bin/env bats
-# blixd from the outside: what it says, and how it ends, when it cannot start.
+# blixd from the outside: what it says and how it ends when it cannot start, and what it refuses.
 
 bats_require_minimum_version 1.5.0
 
 setup() {
+	BLIX_BUILD=$(realpath "${BLIX_BUILD:-$BATS_TEST_DIRNAME/../../build/debug}")
+	PATH=$BLIX_BUILD/bin:$PATH
 	DIR=$(mktemp -d)
 	blixd_pid=''
 }
@@ -70,4 +72,72 @@ await() { # COMMAND...: until it succeeds
 	[ "$status" = 64 ]
 	run --separate-stderr blixd word
 	[ "$status" = 64 ]
+}
+
+# A daemon whose PATH is $DIR/tools, and the fake microvm there.
+serve() { # MICROVM
+	local fake=$BLIX_BUILD/tests/fake
+	mkdir -p "$DIR/tools"
+	ln -s /bin/false "$DIR/tools/qemu-system-x86_64"
+	jq -n --arg dir "$DIR" --arg microvm "$1" '{path: "\($dir)/tools", microvm: $microvm,
+		gcrootsDir: "\($dir)/gcroots", retryMs: 10}' >"$DIR/blix.json"
+	cp -r "$fake/microvm" "$fake/runner" "$fake/store" "$DIR/"
+	blixd --dev --name host --state-dir "$DIR/s" --config "$DIR/blix.json" </dev/null 2>"$DIR/log" 3>&- &
+	blixd_pid=$!
+	export BLIX_ENDPOINT=$DIR/s/blix.sock BLIX_TIMEOUT=30s
+	await blix node show host
+}
+
+base='path:/nix/store/x?narHash=sha256-x'
+
+@test "a node without nix, or without microvm, says what to install: 8" {
+	serve "$DIR/none/microvm"
+	run --separate-stderr blix vm create web --flake "$base"
+	[ "$status" = 8 ]
+	[[ $stderr == *"blix: vm web: nix: not found in PATH ($DIR/tools)"*'hint: install it on the node'* ]]
+	cp "$BLIX_BUILD/tests/fake/nix" "$DIR/tools/"
+	run --separate-stderr blix vm start web
+	[ "$status" = 8 ]
+	[[ $stderr == *"$DIR/none/microvm: No such file or directory"*'hint: install it on the node'* ]]
+	[ "$(blix vm show web -o json | jq -r '.status.reason')" = program-missing ]
+}
+
+@test "each refusal names its VM once" {
+	serve "$DIR/microvm"
+	cp "$BLIX_BUILD/tests/fake/nix" "$DIR/tools/"
+	blix vm create web --flake "$base" --stopped
+	run --separate-stderr blix vm create web --flake "$base"
+	[ "$status" = 4 ]
+	[ "${stderr_lines[0]}" = 'blix: vm web: a VM of this name exists' ]
+	run --separate-stderr blix vm stop gone
+	[ "$status" = 3 ]
+	[ "${stderr_lines[0]}" = 'blix: vm gone: no such VM' ]
+	run --separate-stderr blix vm show gone
+	[ "$status" = 3 ]
+	[ "${stderr_lines[0]}" = 'blix: vm gone: no such VM' ]
+	run --separate-stderr blix node show gone
+	[ "$status" = 3 ]
+	[ "${stderr_lines[0]}" = 'blix: node gone: no such node' ]
+}
+
+@test "a node that nobody has is named: 6" {
+	serve "$DIR/microvm"
+	cp "$BLIX_BUILD/tests/fake/nix" "$DIR/tools/"
+	run --separate-stderr blix vm create web --flake "$base" --node nosuch
+	[ "$status" = 6 ]
+	[[ $stderr == *"no node is called 'nosuch'"* ]]
+}
+
+@test "a directory that blix did not make is refused with one hint, and never touched" {
+	serve "$DIR/microvm"
+	cp "$BLIX_BUILD/tests/fake/nix" "$DIR/tools/"
+	mkdir "$DIR/s/microvms/web"
+	echo precious >"$DIR/s/microvms/web/file"
+	run --separate-stderr blix vm create web --flake "$base"
+	[ "$status" = 4 ]
+	[ "$(grep -c hint: <<<"$stderr")" = 1 ]
+	blix vm delete web
+	[ "$(ls -A "$DIR/s/microvms/web")" = file ]
+	[ "$(cat "$DIR/s/microvms/web/file")" = precious ]
+	[ ! -e "$DIR/s/orphans" ]
 }
