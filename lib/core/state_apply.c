@@ -300,6 +300,7 @@ static void apply_verdict(struct state *s, const struct command *c, struct comma
 {
 	const struct vm *found = current_vm(s, c->vm_verdict.uid, r);
 	struct vm *vm;
+	bool again;
 
 	if (found == NULL)
 		return;
@@ -308,10 +309,13 @@ static void apply_verdict(struct state *s, const struct command *c, struct comma
 		return;
 	}
 	s->revision++;
+	again = found->code == BLIX_E_NOROOM;
 	vm = state_edit(s, found);
 	set_why(vm, BLIX_E_NOROOM, c->vm_verdict.reason, c->vm_verdict.message);
 	state_edited(s, vm);
-	vm_event(s, vm, "vm-unplaceable", vm->message);
+	/* What is free changes with every other VM: that is no news of this one. */
+	if (!again)
+		vm_event(s, vm, "vm-unplaceable", vm->message);
 }
 
 /* A node has given up: where else might it run? The image is the same everywhere, and a directory

@@ -415,6 +415,7 @@ static void leader_rounds(void **state)
 	const struct leader_peer lost = {.id = 1, .age_ms = 99999};
 	struct state *s = state_new();
 	struct leader leader;
+	size_t n_events;
 
 	(void)state;
 	leader_init(&leader, 1000);
@@ -436,8 +437,18 @@ static void leader_rounds(void **state)
 		actions->commands[0].vm_verdict.message,
 		"cannot place: 1 node rejected\nn1: memory: need 4.1GiB, have 2GiB free");
 	assert_int_equal(run(s, &actions->commands[0]).code, BLIX_OK);
+	assert_string_equal(state_event(s, s->n_events - 1)->reason, "vm-unplaceable");
 	leader_step(&leader, s, &(struct leader_event){.kind = LEADER_SETTLED}, 1, actions);
 	assert_int_equal(actions->n, 0); /* said once */
+	n_events = s->n_events;
+	join(s, 1, 3 * GIB); /* other numbers are no other news */
+	leader_step(&leader, s, &(struct leader_event){.kind = LEADER_CHANGED}, 1, actions);
+	assert_int_equal(actions->n, 1);
+	assert_int_equal(run(s, &actions->commands[0]).code, BLIX_OK);
+	assert_non_null(strstr(state_vm(s, "web")->message, "have 3GiB free"));
+	assert_int_equal(s->n_events, n_events);
+	leader_step(&leader, s, &(struct leader_event){.kind = LEADER_SETTLED}, 1, actions);
+	assert_int_equal(actions->n, 0);
 	join(s, 2, 8 * GIB);
 	leader_step(&leader, s, &(struct leader_event){.kind = LEADER_CHANGED}, 1, actions);
 	assert_int_equal(actions->n, 1);
