@@ -11,6 +11,7 @@
 
 #include "base/alloc.h"
 #include "base/limits.h"
+#include "base/parse.h"
 
 #include <assert.h>
 #include <curl/curl.h>
@@ -30,6 +31,8 @@ struct fetch {
 	fetch_cb cb;
 	void *data;
 	struct buf answer;
+	const char *number_header;
+	uint64_t *ret_number;
 	bool repeatable;
 	bool too_big;
 	bool head_whole; /* the empty line after the headers came */
@@ -190,6 +193,19 @@ static bool begins(const char *line, size_t n, const char *word)
 	return n >= length && strncasecmp(line, word, length) == 0;
 }
 
+static void take_number(const struct fetch *fetch, const char *line, size_t n)
+{
+	size_t skip = strlen(fetch->number_header);
+	cleanup(freep) char *text = NULL;
+
+	while (n > skip && strchr("\r\n ", line[n - 1]) != NULL)
+		n--;
+	while (skip < n && line[skip] == ' ')
+		skip++;
+	text = xstrndup(line + skip, n - skip);
+	(void)parse_u64(text, fetch->ret_number, NULL);
+}
+
 /* Curl takes a connection that ends among the headers, or anywhere in a body of unknown length, for
  * a good answer: what came is whole only if it says so itself. */
 static size_t on_header(char *line, size_t size, size_t n, void *data)
@@ -203,6 +219,8 @@ static size_t on_header(char *line, size_t size, size_t n, void *data)
 		fetch->framed = true;
 	else if (n == 0 || line[0] == '\r' || line[0] == '\n')
 		fetch->head_whole = true;
+	else if (fetch->number_header != NULL && begins(line, n, fetch->number_header))
+		take_number(fetch, line, n);
 	return n;
 }
 
@@ -479,6 +497,8 @@ int fetch_start(struct fetch_pool *pool, const struct fetch_options *options, fe
 	fetch->easy = easy;
 	fetch->cb = cb;
 	fetch->data = data;
+	fetch->number_header = options->number_header;
+	fetch->ret_number = options->ret_number;
 	fetch->repeatable = options->method == NULL || strcmp(options->method, "GET") == 0;
 	buf_init(&fetch->answer, options->answer_max > 0 ? options->answer_max : LIMIT_ANSWER);
 	easy_set(fetch, options);

@@ -36,6 +36,10 @@ struct fetch_options {
 	const char *const *headers; /* "Name: value", NULL-terminated; NULL: none */
 	unsigned deadline_ms;       /* from now to the last byte; 0: none */
 	size_t answer_max;          /* 0: LIMIT_ANSWER */
+	/* An answer's header with this name ("Blix-Offset:") and a number: written to *ret_number,
+	 * which stays valid until cb or the cancel. NULL: none. */
+	const char *number_header;
+	uint64_t *ret_number;
 };
 
 /* Success: (0, http status, body, its type or NULL). The body may be taken with buf_take, else it

@@ -256,7 +256,7 @@ const struct http_route api_routes[] = {
 	{"GET", "/v1/vms/{name}/why", vm_why_handle, "Why it is in its phase", NULL, 0, 0, NULL,
          "Why"},
 	{"GET", "/v1/vms/{name}/logs", vm_logs_handle, "Its console; waits for more",
-         "offset=u64 wait=duration", 0, 0, NULL, NULL},
+         "offset=u64 wait=duration here=bool", 0, 0, NULL, NULL},
 	{"GET", "/v1/events", event_list_handle, "What happened; waits for more",
          "name=name revision=u64 wait=duration", 0, 0, NULL, "EventList"},
 	{"GET", "/v1/nodes", node_list_handle, "List nodes", NULL, 0, 0, NULL, "NodeList"},

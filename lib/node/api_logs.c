@@ -1,5 +1,6 @@
 /* GET /v1/vms/NAME/logs: the bytes of a VM's console log from an offset, from the node that has
- * them: read here when that is this node, else asked of the node's own daemon, once.
+ * them: read here when that is this node, else asked of the node's own daemon, once: with
+ * ?here=true, which is answered from this node's disk whatever its state says.
  *
  * With ?wait= an answer that would be empty waits until the file grows or the VM ends. The file
  * belongs to the shim, which tells nobody, so it is looked at again four times a second while
@@ -28,6 +29,7 @@ struct logs {
 	struct http_request *request; /* NULL: the client went away */
 	struct fetch *fetch;          /* under way at another node */
 	uint64_t offset;
+	uint64_t next;     /* where the answer ends, as the other node says */
 	uint64_t until_ms; /* boot clock */
 	char name[LIMIT_NAME + 1];
 	uv_timer_t timer;
@@ -45,7 +47,8 @@ static void answer_bytes(struct logs *logs, char *taken, size_t n)
 {
 	char offset[24];
 
-	(void)snprintf(offset, sizeof(offset), "%" PRIu64, logs->offset + n);
+	(void)snprintf(offset, sizeof(offset), "%" PRIu64,
+	               logs->next != 0 ? logs->next : logs->offset + n);
 	http_answer_header(logs->request, "Blix-Offset", offset);
 	http_answer_header(logs->request, "Blix-Ended",
 	                   vm_ended(logs->daemon, logs->name) ? "true" : "false");
@@ -130,13 +133,15 @@ static void logs_fetched(void *data, int status, int http, struct buf *answer,
 static void logs_fetch(struct logs *logs, const struct config_server *server, uint64_t wait_ms)
 {
 	cleanup(freep) char *path =
-		xasprintf("/v1/vms/%s/logs?offset=%" PRIu64 "&wait=%" PRIu64 "ms", logs->name,
-	                  logs->offset, wait_ms);
+		xasprintf("/v1/vms/%s/logs?here=true&offset=%" PRIu64 "&wait=%" PRIu64 "ms",
+	                  logs->name, logs->offset, wait_ms);
 	struct fetch_options options = {
 		.socket_path = server->api,
 		.path = path,
 		.deadline_ms = (unsigned)wait_ms + SLACK_MS,
 		.answer_max = PIECE_MAX,
+		.number_header = "Blix-Offset:",
+		.ret_number = &logs->next,
 	};
 	struct blix_error err;
 
@@ -165,6 +170,7 @@ void vm_logs_handle(struct http_request *request, void *data)
 	struct daemon *d = data;
 	const char *name = http_path_param(request, "name");
 	const struct vm *vm = state_vm(d->state, name);
+	const char *here = http_query(request, "here");
 	const struct config_server *server;
 	uint64_t offset = 0, wait_ms = 0;
 	struct blix_error err;
@@ -188,7 +194,8 @@ void vm_logs_handle(struct http_request *request, void *data)
 	logs->timer.data = logs;
 	http_on_cancel(request, logs_cancelled, logs);
 	server = daemon_server(d, vm->node);
-	if (server != NULL && vm->node != d->config->id) {
+	if (server != NULL && vm->node != d->config->id &&
+	    (here == NULL || strcmp(here, "true") != 0)) {
 		logs_fetch(logs, server, wait_ms);
 		return;
 	}

@@ -11,10 +11,14 @@ setup() {
 }
 
 teardown() {
-	if [ -n "$blixd_pid" ]; then
-		kill "$blixd_pid" 2>/dev/null || :
-		wait "$blixd_pid" || :
-	fi
+	local pid
+	for pid in $blixd_pid; do
+		kill "$pid" 2>/dev/null || :
+		wait "$pid" || :
+	done
+	for pid in $(jq -r '.shimPid, .pid' "$DIR"/*/r/vms/*/status.json 2>/dev/null); do
+		kill -9 "$pid" 2>/dev/null || :
+	done
 	rm -rf "$DIR"
 }
 
@@ -140,4 +144,32 @@ base='path:/nix/store/x?narHash=sha256-x'
 	[ "$(ls -A "$DIR/s/microvms/web")" = file ]
 	[ "$(cat "$DIR/s/microvms/web/file")" = precious ]
 	[ ! -e "$DIR/s/orphans" ]
+}
+
+@test "a console is read through another server, and begins anew there too" {
+	local n fake=$BLIX_BUILD/tests/fake
+	for n in 1 2; do
+		mkdir -p "$DIR/$n"
+		jq -n --arg dir "$DIR" --arg n "$n" --arg fake "$fake" '{id: ($n | tonumber), cluster: "c",
+			servers: [1, 2 | {id: ., name: "n\(.)", raft: "\($dir)/\(.)/raft", api: "\($dir)/\(.)/sock"}],
+			stateDir: "\($dir)/\($n)/s", runDir: "\($dir)/\($n)/r", socket: "\($dir)/\($n)/sock", group: "",
+			microvmsDir: "\($dir)/\($n)/vms", gcrootsDir: "\($dir)/\($n)/roots", microvm: "\($fake)/microvm",
+			path: "\($fake):/usr/bin:/bin", retryMs: 10}' >"$DIR/$n/blix.json"
+		blixd --config "$DIR/$n/blix.json" </dev/null 2>"$DIR/$n/log" 3>&- &
+		blixd_pid="$blixd_pid $!"
+	done
+	export BLIX_TIMEOUT=30s
+	await blix node show n1 --endpoint "$DIR/1/sock"
+	blix vm create web --flake "$base" --node n1 --endpoint "$DIR/1/sock"
+	console=$DIR/1/s/vms/web/console.log
+	await grep -q ready "$console"
+	await blix vm show web --endpoint "$DIR/2/sock"
+	[ "$(blix vm logs web --endpoint "$DIR/2/sock")" = "$(cat "$console")" ]
+	curl -sS --unix-socket "$DIR/2/sock" -D "$DIR/head" -o "$DIR/body" 'http://x/v1/vms/web/logs?offset=1000000'
+	cmp "$DIR/body" "$console"
+	[ "$(tr -d '\r' <"$DIR/head" | sed -n 's/^Blix-Offset: //p')" = "$(stat -c %s "$console")" ]
+	# The node that holds it never asks another one.
+	curl -sS --unix-socket "$DIR/2/sock" -o "$DIR/body" 'http://x/v1/vms/web/logs?here=true'
+	[ ! -s "$DIR/body" ]
+	blix vm delete web --force --endpoint "$DIR/1/sock"
 }
