@@ -15,6 +15,7 @@ struct vm_list {
 	uint64_t revision;
 	bool summary;
 	char *labels;
+	char *head;      /* made with the references: it must not name a later revision */
 	struct vm **vms; /* references */
 	size_t n, at;
 };
@@ -27,21 +28,26 @@ static void vm_list_free(void *data)
 		vm_unref(list->vms[i]);
 	free((void *)list->vms);
 	free(list->labels);
+	free(list->head);
 	free(list);
 }
 
-/* {"kind":"VMList",...,"items":[ without its end. */
-static int put_head(const struct vm_list *list, struct buf *out)
+/* {"kind":"VMList",...} */
+static char *make_head(const struct vm_list *list)
 {
 	cleanup(json_freep) cJSON *head = json_object();
-	cleanup(freep) char *text = NULL;
 
 	json_add_string(head, "kind", "VMList");
 	json_add_string(head, "apiVersion", BLIX_API_VERSION);
 	api_add_staleness(list->daemon, head);
-	text = json_text(head);
-	(void)buf_add(out, text, strlen(text) - 1);
-	return buf_add_string(out, ",\"items\":[");
+	return json_text(head);
+}
+
+/* The head without its end, open for items. */
+static void put_head(const struct vm_list *list, struct buf *out)
+{
+	(void)buf_add(out, list->head, strlen(list->head) - 1);
+	(void)buf_add_string(out, ",\"items\":[");
 }
 
 static void put_vm(const struct vm_list *list, const struct vm *vm, struct buf *out)
@@ -62,7 +68,7 @@ static int vm_list_produce(void *data, struct buf *out)
 	bool more;
 
 	if (list->at == 0)
-		(void)put_head(list, out);
+		put_head(list, out);
 	while (list->at < list->n && out->len < PIECE_BYTES) {
 		struct vm *vm = list->vms[list->at];
 
@@ -86,6 +92,7 @@ static void vm_list_answer(struct vm_list *list)
 	const struct state *state = list->daemon->state;
 	struct http_request *request = list->request;
 
+	list->head = make_head(list);
 	list->vms = xcalloc(state->n_vms, sizeof(*list->vms));
 	for (size_t i = 0; i < state->n_vms; i++) {
 		bool match = true;
