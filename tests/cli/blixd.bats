@@ -106,6 +106,21 @@ base='path:/nix/store/x?narHash=sha256-x'
 	[ "$(blix vm show web -o json | jq -r '.status.reason')" = program-missing ]
 }
 
+@test "an old Nix and a flake with inputs: one message with the way out, and nothing is built" {
+	local flake
+	serve "$DIR/microvm"
+	cp "$BLIX_BUILD/tests/fake/nix" "$DIR/tools/"
+	for flake in github:me/inputs#demo 'path:/nix/store/inputs?narHash=sha256-x'; do
+		run --separate-stderr blix vm create web --flake "$flake"
+		[ "$status" = 8 ]
+		[[ $stderr == *'the flake has inputs, and those need Nix 2.18 or newer (this node has 2.8)'* ]]
+		[ "$(grep -c hint: <<<"$stderr")" = 1 ]
+		[[ $stderr == *'hint: install a newer Nix on the node, or use a flake without inputs'* ]]
+		[ ! -e "$DIR/s/microvms/web" ]
+		blix vm delete web
+	done
+}
+
 @test "each refusal names its VM once" {
 	serve "$DIR/microvm"
 	cp "$BLIX_BUILD/tests/fake/nix" "$DIR/tools/"

@@ -1,7 +1,7 @@
 /* A `nix` that evaluates nothing: it knows --version, `flake metadata --json` and `eval --json` of
  * a wrapper flake, whose spec.json it answers from. The base's URL chooses a failure: one that
  * holds "missing", "evalfail", "noattr" or "offline" fails as Nix does; "volume" gives the VM a
- * disk. */
+ * disk, "inputs" the base an input of its own. */
 #include "fake.h"
 
 static int die(const char *text)
@@ -17,8 +17,9 @@ static int metadata(const char *ref)
 	if (strstr(ref, "offline") != NULL)
 		return die("unable to download 'https://a': Couldn't resolve host name (6)");
 	(void)printf("{\"locked\":{\"type\":\"path\",\"narHash\":\"sha256-fake\"},"
-	             "\"path\":\"%s\",\"locks\":{\"nodes\":{\"root\":{}}}}\n",
-	             strncmp(ref, "path:", 5) == 0 ? ref + 5 : "/nix/store/fake-source");
+	             "\"path\":\"%s\",\"locks\":{\"nodes\":{%s\"root\":{}}}}\n",
+	             strncmp(ref, "path:", 5) == 0 ? ref + 5 : "/nix/store/fake-source",
+	             strstr(ref, "inputs") != NULL ? "\"nixpkgs\":{}," : "");
 	return 0;
 }
 
@@ -29,10 +30,13 @@ static unsigned long number(const char *text, const char *key, unsigned long oth
 	return at != NULL ? strtoul(at + strlen(key), NULL, 10) : otherwise;
 }
 
-static int write_lock(const char *dir)
+static int write_lock(const char *dir, bool inputs)
 {
-	static const char lock[] = "{\"nodes\":{\"base\":{},\"root\":{}},\"root\":\"root\","
-				   "\"version\":7}\n";
+	static const char *const locks[] = {
+		"{\"nodes\":{\"base\":{},\"root\":{}},\"root\":\"root\",\"version\":7}\n",
+		"{\"nodes\":{\"base\":{},\"nixpkgs\":{},\"root\":{}},\"root\":\"root\","
+		"\"version\":7}\n"};
+	const char *lock = locks[inputs];
 	char path[PATH_MAX];
 	int fd;
 
@@ -60,7 +64,7 @@ static int evaluate(const char *ref)
 		return die("this guest is not for you");
 	if (url != NULL && strstr(url, "noattr") != NULL)
 		return die("attribute 'demo' missing\n\n  7|  system = base.nixosConfigurations");
-	if (write_lock(dir) != 0)
+	if (write_lock(dir, url != NULL && strstr(url, "inputs") != NULL) != 0)
 		return 1;
 	fake_store(store, sizeof(store));
 	(void)printf("{\"vcpu\":%lu,\"mem\":%lu,\"hypervisor\":\"qemu\",\"runner\":\"%s\","
