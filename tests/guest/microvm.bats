@@ -71,6 +71,14 @@ runner() { # NAME
 	[[ "$(cat "$work/fake/calls")" == *"path:/base#nixosConfigurations.web.config.microvm.declaredRunner" ]]
 }
 
+@test "flakes are enabled, besides what the caller's NIX_CONFIG says" {
+	runner one
+	NIX_CONFIG='cores = 1' "$microvm" -f path:/base -c web
+	[ "$(cat "$work/fake/config")" = $'cores = 1\nextra-experimental-features = nix-command flakes' ]
+	env -u NIX_CONFIG "$microvm" -u web
+	[ "$(cat "$work/fake/config")" = 'extra-experimental-features = nix-command flakes' ]
+}
+
 @test "create refuses an existing name before it builds" {
 	runner one
 	mkdir -p "$MICROVM_STATE_DIR/web"
