@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/limits.h"
 #include "base/parse.h"
+#include "microvm/command_line.h"
 #include "sys/clock.h"
 #include "sys/file.h"
 
@@ -18,6 +19,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#define STANDARD_DIR "/var/lib/microvms"
 #define CHILD_PATH                                                                                 \
 	"/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:/usr/local/sbin:"            \
 	"/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -32,7 +34,7 @@ void config_init(struct config *config)
 	config->run_dir = xstrdup("/run/blix");
 	config->socket = xstrdup("/run/blix/blix.sock");
 	config->group = xstrdup("blix");
-	config->microvms_dir = xstrdup("/var/lib/microvms");
+	config->microvms_dir = xstrdup(STANDARD_DIR);
 	config->microvm = xstrdup("");
 	config->libexec_dir = xstrdup("");
 	config->gcroots_dir = xstrdup("/nix/var/nix/gcroots/microvm");
@@ -319,14 +321,14 @@ static void find_libexec(struct config *config, const char *program)
 /* On a host with microvm.nix's own command and the standard directory, that command; else ours. */
 static void find_microvm(struct config *config)
 {
-	static const char *const own[] = {"/run/current-system/sw/bin/microvm"};
+	char *own = NULL;
 
 	if (config->microvm[0] != '\0')
 		return;
-	if (strcmp(config->microvms_dir, "/var/lib/microvms") == 0 && access(own[0], X_OK) == 0)
-		xreplace(&config->microvm, own[0]);
-	else
-		take_path(&config->microvm, xasprintf("%s/microvm", config->libexec_dir));
+	if (strcmp(config->microvms_dir, STANDARD_DIR) == 0)
+		own = microvm_find(config->path);
+	take_path(&config->microvm,
+	          own != NULL ? own : xasprintf("%s/microvm", config->libexec_dir));
 }
 
 /* The host's name as far as the name rule allows: its first label, in lower case. */

@@ -15,8 +15,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#define STANDARD_DIR "/var/lib/microvms"
-
 /* A report on its way; outlives the executor when it is closed before the answer. */
 struct answer {
 	struct node_executor *e; /* NULL: nobody listens any more */
@@ -251,28 +249,15 @@ static void timer_set(struct node_executor *e)
 		                     0);
 }
 
-static void microvm_choose(struct node_executor *e)
-{
-	const struct config *config = e->config.config;
-
-	if (config->microvm[0] != '\0')
-		e->microvm = xstrdup(config->microvm);
-	else if (strcmp(config->microvms_dir, STANDARD_DIR) == 0)
-		e->microvm = microvm_find(config->path);
-	if (e->microvm == NULL)
-		e->microvm = xasprintf("%s/microvm", config->libexec_dir);
-}
-
 static void host_fill(struct node_executor *e)
 {
 	const struct config *config = e->config.config;
 
-	microvm_choose(e);
 	e->status = xasprintf("%s/microvm-status", config->libexec_dir);
 	e->shim = xasprintf("%s/blix-shim", config->libexec_dir);
 	e->home = xasprintf("%s/home", config->state_dir);
 	e->tmp = xasprintf("%s/tmp", config->state_dir);
-	e->host = (struct microvm_host){.microvm = e->microvm,
+	e->host = (struct microvm_host){.microvm = config->microvm,
 	                                .status = e->status,
 	                                .shim = e->shim,
 	                                .path = config->path,
@@ -304,7 +289,6 @@ static void executor_free(struct node_executor *e)
 	executor_actions_done(&e->actions);
 	executor_done(&e->machine);
 	free((void *)e->locals);
-	free(e->microvm);
 	free(e->status);
 	free(e->shim);
 	free(e->home);
@@ -338,11 +322,6 @@ int node_executor_open(const struct node_executor_config *config, struct node_ex
 	node_executor_wake(e);
 	*ret = e;
 	return 0;
-}
-
-const char *node_executor_microvm(const struct node_executor *e)
-{
-	return e->microvm;
 }
 
 static void closed_if_empty(struct node_executor *e)

@@ -39,7 +39,5 @@ int node_executor_open(const struct node_executor_config *config, struct node_ex
 void node_executor_wake(struct node_executor *e);
 /* Ends builds that are under way; cb is called when nothing of it is left on the loop. */
 void node_executor_close(struct node_executor *e, void (*cb)(void *data), void *data);
-/* The `microvm` command it drives. */
-const char *node_executor_microvm(const struct node_executor *e);
 
 #endif

@@ -56,7 +56,7 @@ LIST_HEAD(answer_list, answer);
 struct node_executor {
 	struct node_executor_config config;
 	struct microvm_host host;
-	char *microvm, *status, *shim, *home, *tmp; /* paths */
+	char *status, *shim, *home, *tmp; /* paths */
 	struct executor machine;
 	struct executor_actions actions;
 	uv_idle_t idle;

@@ -102,6 +102,30 @@ static void one_server_keeps_its_identity(void **state)
 	assert_int_equal(file_remove_tree(dir, &err), 0);
 }
 
+/* Beside the standard directory the host's own command is driven, elsewhere ours. */
+static void the_hosts_own_microvm(void **state)
+{
+	char template[] = "/tmp/blix-config-XXXXXX";
+	const char *dir = make_dir(template);
+	cleanup(freep) char *own = xasprintf("%s/microvm", dir);
+	cleanup(freep) char *path = xasprintf(",\"path\":\"/nowhere:%s\"", dir);
+	cleanup(freep) char *elsewhere = xasprintf("%s,\"microvmsDir\":\"%s/m\"", path, dir);
+	cleanup(freep) char *libexec = xasprintf("%s/libexec", dir);
+	struct blix_error err;
+	struct config config;
+
+	(void)state;
+	assert_int_equal(file_write(own, "", 0, 0755, &err), 0);
+	assert_int_equal(finish(&config, dir, path, &err), 0);
+	assert_string_equal(config.microvm, own);
+	config_done(&config);
+	assert_int_equal(file_make_dirs(libexec, 0755, &err), 0);
+	assert_int_equal(finish(&config, libexec, elsewhere, &err), 0);
+	assert_string_not_equal(config.microvm, own);
+	config_done(&config);
+	assert_int_equal(file_remove_tree(dir, &err), 0);
+}
+
 static void server_lists_are_checked(void **state)
 {
 #define SERVER(id, name) "{\"id\":" #id ",\"name\":\"" name "\",\"raft\":\"/r\",\"api\":\"/a\"}"
@@ -137,6 +161,7 @@ int main(void)
 		cmocka_unit_test(accepts),
 		cmocka_unit_test(names_each_mistake),
 		cmocka_unit_test(one_server_keeps_its_identity),
+		cmocka_unit_test(the_hosts_own_microvm),
 		cmocka_unit_test(server_lists_are_checked),
 	};
 
