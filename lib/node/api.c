@@ -161,11 +161,12 @@ static cJSON *server_json(const struct daemon *d, const struct config_server *se
 	json_add_u64(object, "id", server->id);
 	json_add_string(object, "name", server->name);
 	json_add_string(object, "role", server->id == d->leader_id ? "leader" : "follower");
+	/* Followers hear only from the leader: of the others they know nothing. */
+	if (!self && d->role != CONSENSUS_LEADER && server->id != d->leader_id)
+		return object;
 	if (seen)
 		json_add_u64(object, "seenMsAgo", age);
-	/* Followers hear only from the leader: of the others they know nothing. */
-	if (self || d->role == CONSENSUS_LEADER || server->id == d->leader_id)
-		json_add_bool(object, "online", *ret_online);
+	json_add_bool(object, "online", *ret_online);
 	return object;
 }
 
