@@ -164,6 +164,8 @@ cppcheck: ## cppcheck over every C file
 shell: ## shellcheck over every script
 	@shellcheck -x -S warning -e SC2119,SC2120 $(filter-out %.bats %.bash,$(SCRIPT))
 	@shellcheck -x -S warning -e SC2119,SC2120,SC2154,SC2030,SC2031 $(filter %.bats %.bash,$(SCRIPT))
+check-api: ## docs/api.md and docs/operations.md say what the code says
+	@scripts/check-api
 check-man: all man
 	@scripts/check-man $(B)
 lint: format-check layers purity style tidy cppcheck shell ## every static check
@@ -186,6 +188,6 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 .PHONY: all unit tsan cli cluster guest fuzz bench soak objects syntax format format-check layers purity style tidy cppcheck shell fakes benches \
-	check-man lint check man install clean help
+	check-api check-man lint check man install clean help
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
