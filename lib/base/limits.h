@@ -24,7 +24,6 @@
 #define LIMIT_PROPOSALS    4096u        /* proposals waiting in one daemon: beyond is `busy` */
 #define LIMIT_PROPOSED     (16u << 20)  /* bytes of them that the log has not taken yet */
 #define LIMIT_SNAPSHOT     (512u << 20) /* travels as one message held in memory */
-#define LIMIT_FRAME        (600u << 20) /* one raft message: a snapshot and its envelope */
 #define LIMIT_BODY         (1u << 20)   /* an HTTP request body */
 #define LIMIT_ANSWER       (256u << 20) /* an HTTP answer as a client reads it: 100,000 full VMs */
 #define LIMIT_CONNECTIONS  1000         /* HTTP connections at once */

@@ -45,17 +45,6 @@ const char *vm_phase_name(enum vm_phase phase)
 	return phase_names[phase];
 }
 
-int vm_phase_find(const char *name, enum vm_phase *ret, struct blix_error *err)
-{
-	for (unsigned i = 0; i < VM_PHASE_COUNT; i++) {
-		if (strcmp(phase_names[i], name) == 0) {
-			*ret = (enum vm_phase)i;
-			return 0;
-		}
-	}
-	return blix_fail(err, BLIX_E_INVALID, "'%.32s' is not a VM phase", name);
-}
-
 bool vm_may_move(enum vm_phase from, enum vm_phase to)
 {
 	assert((unsigned)from < VM_PHASE_COUNT);

@@ -119,8 +119,6 @@ struct vm {
 };
 
 const char *vm_phase_name(enum vm_phase phase);
-/* -BLIX_E_INVALID for an unknown name; case matters. */
-int vm_phase_find(const char *name, enum vm_phase *ret, struct blix_error *err);
 bool vm_may_move(enum vm_phase from, enum vm_phase to);
 /* Moves vm to `to` and notes the time; asserts that the table allows it. A move to the same phase
  * keeps the time. */

@@ -429,8 +429,3 @@ const struct http_peer *http_peer(const struct http_request *request)
 {
 	return &request->connection->peer;
 }
-
-const struct http_route *http_request_route(const struct http_request *request)
-{
-	return request->route;
-}

@@ -94,7 +94,6 @@ const char *http_header(const struct http_request *request, const char *name);
 /* NUL-terminated behind its n bytes; "" when there is none. */
 const char *http_body(const struct http_request *request, size_t *ret_n);
 const struct http_peer *http_peer(const struct http_request *request);
-const struct http_route *http_request_route(const struct http_request *request);
 
 /* A header for the answer to come. Name and value must be valid: no control bytes. */
 void http_answer_header(struct http_request *request, const char *name, const char *value);
