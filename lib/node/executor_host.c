@@ -2,7 +2,8 @@
  *
  * `microvm -c` makes NAME's directory itself, so a directory becomes ours in two steps: a claim in
  * our own folder, durable before the build begins, and the marker .blix.json inside as soon as the
- * directory exists. A directory with neither is foreign and is never written to.
+ * directory exists. A directory with neither is foreign and is never written to. The marker is not
+ * durable: one that a power cut left empty counts as none, and the claim makes it again.
  */
 #include "node/executor_internal.h"
 
@@ -126,16 +127,17 @@ enum executor_directory host_owner(const struct node_executor *e, const struct v
 {
 	cleanup(freep) char *dir = host_dir(e, vm->name);
 	cleanup(freep) char *own = host_own_dir(e, vm->name);
-	cleanup(freep) char *marker = xasprintf("%s/.blix.json", dir);
 	struct owner owner;
+	bool marked;
 
 	*ret_epoch = 0;
 	if (!is_there(dir))
 		return DIRECTORY_NONE;
-	if (!is_there(marker) && owner_read(e, own, "claim.json", &owner) && owner.ours &&
-	    owner.uid == vm->uid)
-		(void)host_mark(e, vm, NULL);
-	if (!owner_read(e, dir, ".blix.json", &owner) || !owner.ours || owner.uid != vm->uid)
+	marked = owner_read(e, dir, ".blix.json", &owner);
+	if (!marked && owner_read(e, own, "claim.json", &owner) && owner.ours &&
+	    owner.uid == vm->uid && host_mark(e, vm, NULL) == 0)
+		marked = owner_read(e, dir, ".blix.json", &owner);
+	if (!marked || !owner.ours || owner.uid != vm->uid)
 		return DIRECTORY_FOREIGN;
 	*ret_epoch = owner.epoch;
 	return DIRECTORY_OURS;

@@ -526,6 +526,24 @@ static void foreign_directories(void **state)
 	log_level(LOG_INFO);
 }
 
+/* A power cut may leave the marker empty, since only the claim is durable. */
+static void a_lost_marker(void **state)
+{
+	struct bench *b = *state;
+	cleanup(freep) char *marker = xasprintf("%s/web/.blix.json", b->config.microvms_dir);
+	const struct vm *vm;
+	pid_t pid;
+
+	create(b, "web", "path:/srv/demo", "");
+	vm = wait_phase(b, "web", VM_RUNNING);
+	pid = (pid_t)vm->pid;
+	assert_int_equal(truncate(marker, 0), 0);
+	drop(b, "web");
+	wait_gone(b, "web");
+	assert_false(is_there(b, "microvms/web"));
+	assert_int_equal(kill(pid, 0), -1);
+}
+
 static void restarting_the_daemon(void **state)
 {
 	struct bench *b = *state;
@@ -594,14 +612,9 @@ static void a_hundred(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(life),
-		TEST(command_words),
-		TEST(data_is_kept),
-		TEST(failures),
-		TEST(a_hanging_build),
-		TEST(foreign_directories),
-		TEST(restarting_the_daemon),
-		TEST(crashing_runners),
+		TEST(life),          TEST(command_words),         TEST(data_is_kept),
+		TEST(failures),      TEST(a_hanging_build),       TEST(foreign_directories),
+		TEST(a_lost_marker), TEST(restarting_the_daemon), TEST(crashing_runners),
 		TEST(a_hundred),
 	};
 
