@@ -316,6 +316,7 @@ static void close_fetch(void *data)
 	struct daemon *d = data;
 
 	d->http = NULL;
+	daemon_drop_waits(d); /* those that the server's close has cancelled */
 	if (d->fetch != NULL)
 		fetch_pool_close(d->fetch, close_consensus, d);
 	else

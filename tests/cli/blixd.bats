@@ -188,3 +188,23 @@ base='path:/nix/store/x?narHash=sha256-x'
 	[ ! -s "$DIR/body" ]
 	blix vm delete web --force --endpoint "$DIR/1/sock"
 }
+
+@test "requests that wait are answered 503 when the daemon ends, and nothing of them leaks" {
+	local path polls=''
+	serve "$DIR/microvm"
+	cp "$BLIX_BUILD/tests/fake/nix" "$DIR/tools/"
+	blix vm create web --flake "$base" --stopped -q
+	for path in vms/web vms events; do
+		curl -sS -o /dev/null -w '%{http_code}\n' --unix-socket "$DIR/s/blix.sock" \
+			"http://x/v1/$path?revision=999999&wait=60s" >"$DIR/${path////-}.code" &
+		polls="$polls $!"
+	done
+	# Its listener and three connections bear the name.
+	await eval '[ "$(grep -c "$DIR/s/blix.sock" /proc/net/unix)" = 4 ]'
+	blix vm show web -o name # whatever came before is handled
+	kill "$blixd_pid"
+	wait "$blixd_pid" # 0, in a build that looks for leaks too
+	blixd_pid=''
+	for path in $polls; do wait "$path"; done
+	[ "$(cat "$DIR/vms-web.code" "$DIR/vms.code" "$DIR/events.code" | sort -u)" = 503 ]
+}
