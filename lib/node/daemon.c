@@ -128,8 +128,6 @@ static void on_accel(void *data, const char *accel)
 	struct daemon *d = data;
 
 	d->probe = NULL;
-	if (d->closing)
-		return;
 	xreplace(&d->facts.accel, accel);
 	log_event(LOG_INFO, "node.accel", "node=%s accel=%s", d->config->name, accel);
 	duties_role(d);

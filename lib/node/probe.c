@@ -93,7 +93,8 @@ static void probe_done(void *data, struct child_result *result)
 	struct probe *probe = data;
 	bool booted = result->out.data != NULL && strstr(result->out.data, "READY toy") != NULL;
 
-	probe->cb(probe->data, booted ? "kvm" : "tcg");
+	if (probe->cb != NULL)
+		probe->cb(probe->data, booted ? "kvm" : "tcg");
 	free(probe);
 }
 
@@ -142,5 +143,6 @@ int probe_start(uv_loop_t *loop, const struct config *config,
 
 void probe_cancel(struct probe *probe)
 {
+	probe->cb = NULL;
 	child_cancel(probe->child);
 }

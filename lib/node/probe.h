@@ -19,7 +19,7 @@ struct probe;
 int probe_start(uv_loop_t *loop, const struct config *config,
                 void (*cb)(void *data, const char *accel), void *data, struct probe **ret,
                 struct blix_error *err);
-/* cb still comes. */
+/* cb does not come any more; the child is ended, which may outlast the caller. */
 void probe_cancel(struct probe *probe);
 
 #endif

@@ -67,6 +67,26 @@ await() { # COMMAND...: until it succeeds
 	run ! test -e "$DIR/s/blix.sock"
 }
 
+@test "blixd ends cleanly while its probe of KVM will not end" {
+	mkdir "$DIR/tools"
+	cat >"$DIR/tools/qemu-system-x86_64" <<-SH
+		#!/bin/bash
+		trap : TERM
+		echo \$\$ >$DIR/probe
+		while [ -d $DIR ]; do read -r -t 0.05 <> <(:) || :; done
+	SH
+	chmod +x "$DIR/tools/qemu-system-x86_64"
+	jq -n --arg dir "$DIR" '{path: "\($dir)/tools:/usr/bin:/bin"}' >"$DIR/blix.json"
+	blixd --dev --state-dir "$DIR/s" --config "$DIR/blix.json" </dev/null 2>"$DIR/log" 3>&- &
+	blixd_pid=$!
+	await test -s "$DIR/probe"
+	await test -S "$DIR/s/blix.sock"
+	kill "$blixd_pid"
+	wait "$blixd_pid"
+	blixd_pid=''
+	run ! kill -0 "$(cat "$DIR/probe")"
+}
+
 @test "usage errors are 64" {
 	run --separate-stderr blixd --dev
 	[ "$status" = 64 ]
