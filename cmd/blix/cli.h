@@ -157,6 +157,8 @@ void talk_close(struct cli *cli);
 /* Writes text with control characters, but for newline and tab, as \xNN. */
 void print_clean(FILE *file, const char *text, size_t n);
 char *clean_text(const char *text);
+/* The same of a text that is given away. */
+char *clean_take(char *text);
 
 /* session.c: the client of this run, and getters over its answers */
 /* Opens the client once; NULL on failure. */

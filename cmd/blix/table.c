@@ -157,7 +157,7 @@ static char *scalar_text(enum column_kind kind, const cJSON *item, uint64_t now_
 char *column_text(const struct column *column, const cJSON *object, uint64_t now_ms)
 {
 	const cJSON *item = at(object, column->path);
-	char *raw, *clean;
+	char *raw;
 
 	if (item == NULL && column->path2 != NULL)
 		item = at(object, column->path2);
@@ -166,9 +166,7 @@ char *column_text(const struct column *column, const cJSON *object, uint64_t now
 	raw = scalar_text(column->kind, item, now_ms);
 	/* A table has one line per object. */
 	raw[strcspn(raw, "\n")] = '\0';
-	clean = clean_text(raw);
-	free(raw);
-	return clean;
+	return clean_take(raw);
 }
 
 static const char *phase_colour(const char *phase)

@@ -62,6 +62,17 @@ char *clean_text(const char *text)
 	return out;
 }
 
+char *clean_take(char *text)
+{
+	char *clean;
+
+	if (is_clean(text, strlen(text)))
+		return text;
+	clean = clean_text(text);
+	free(text);
+	return clean;
+}
+
 void talk_close(struct cli *cli)
 {
 	if (!cli->line_is_open)
