@@ -2,6 +2,7 @@
 #include "cli.h"
 
 #include "base/parse.h"
+#include "show.h"
 #include "table.h"
 
 #include <inttypes.h>
@@ -68,43 +69,9 @@ static void show_node(const cJSON *node)
 	print_field("id", text_at(node, "metadata.id"));
 }
 
-static void print_nodes(struct cli *cli, cJSON **objects, size_t n)
-{
-	if (cli->settings.output == OUTPUT_JSON || cli->settings.output == OUTPUT_JSONL) {
-		print_objects(cli, "NodeList", (const cJSON *const *)objects, n);
-		return;
-	}
-	for (size_t i = 0; i < n; i++) {
-		if (cli->settings.output == OUTPUT_NAME) {
-			(void)printf("%s\n", text_at(objects[i], "metadata.name"));
-			continue;
-		}
-		if (i > 0)
-			(void)fputc('\n', stdout);
-		show_node(objects[i]);
-	}
-}
-
 int node_show_run(struct cli *cli)
 {
-	size_t n = 0, wanted = cli->arguments.n_names;
-	cleanup(freep) cJSON **objects = xcalloc(wanted + 1, sizeof(cJSON *));
-	struct blix_error err;
-	int code = 0;
+	static const struct show show = {"node", "NodeList", "/v1/nodes/", show_node};
 
-	for (size_t i = 0; i < wanted; i++) {
-		const char *name = cli->arguments.names[i];
-
-		if (cli_get(cli, &objects[n], &err, "/v1/nodes/%s", name) == 0)
-			n++;
-		else
-			code = talk_error(cli, "node", name, &err);
-		if (code == blix_code_info(BLIX_E_UNAVAILABLE)->exit)
-			break;
-	}
-	if (n > 0)
-		print_nodes(cli, objects, n);
-	for (size_t i = 0; i < n; i++)
-		cJSON_Delete(objects[i]);
-	return code != 0 ? code : cli_flush(cli);
+	return show_run(cli, &show);
 }

@@ -1,5 +1,6 @@
 /* blix vm show: blocks of fields for people, the objects as they are for programs. */
 #include "cli.h"
+#include "show.h"
 #include "table.h"
 
 #include "base/parse.h"
@@ -111,43 +112,9 @@ static void show_vm(const cJSON *object)
 	print_field("created", text_at(object, "metadata.createdAt"));
 }
 
-static void print_vms(struct cli *cli, cJSON **objects, size_t n)
-{
-	if (cli->settings.output == OUTPUT_JSON || cli->settings.output == OUTPUT_JSONL) {
-		print_objects(cli, "VMList", (const cJSON *const *)objects, n);
-		return;
-	}
-	for (size_t i = 0; i < n; i++) {
-		if (cli->settings.output == OUTPUT_NAME) {
-			(void)printf("%s\n", text_at(objects[i], "metadata.name"));
-			continue;
-		}
-		if (i > 0)
-			(void)fputc('\n', stdout);
-		show_vm(objects[i]);
-	}
-}
-
 int vm_show_run(struct cli *cli)
 {
-	size_t n = 0, wanted = cli->arguments.n_names;
-	cleanup(freep) cJSON **objects = xcalloc(wanted + 1, sizeof(cJSON *));
-	struct blix_error err;
-	int code = 0;
+	static const struct show show = {"vm", "VMList", "/v1/vms/", show_vm};
 
-	for (size_t i = 0; i < wanted; i++) {
-		const char *name = cli->arguments.names[i];
-
-		if (cli_get(cli, &objects[n], &err, "/v1/vms/%s", name) == 0)
-			n++;
-		else
-			code = talk_error(cli, "vm", name, &err);
-		if (code == blix_code_info(BLIX_E_UNAVAILABLE)->exit)
-			break;
-	}
-	if (n > 0)
-		print_vms(cli, objects, n);
-	for (size_t i = 0; i < n; i++)
-		cJSON_Delete(objects[i]);
-	return code != 0 ? code : cli_flush(cli);
+	return show_run(cli, &show);
 }

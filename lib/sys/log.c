@@ -62,45 +62,51 @@ static void finish(char *out, size_t n, size_t used)
 	(void)fwrite(out, 1, used + 1, stderr);
 }
 
-void log_event(int priority, const char *event, const char *fmt, ...)
+/* The record up to its fields; 0 when the level drops it. */
+static size_t record(char *line, size_t n, int priority, const char *event, const char *fmt,
+                     va_list args) __attribute__((format(printf, 5, 0)));
+static size_t record(char *line, size_t n, int priority, const char *event, const char *fmt,
+                     va_list args)
 {
-	char line[4096];
 	size_t used;
-	va_list args;
 	int more;
 
 	if (priority > log_max)
-		return;
-	used = begin(line, sizeof(line), priority, event);
-	if (fmt[0] != '\0') {
-		put(line, sizeof(line), &used, " ");
-		va_start(args, fmt);
-		more = vsnprintf(line + used, sizeof(line) - used, fmt, args);
-		va_end(args);
-		used += more > 0 ? (size_t)more : 0;
-	}
-	finish(line, sizeof(line), used);
+		return 0;
+	used = begin(line, n, priority, event);
+	if (fmt[0] == '\0')
+		return used;
+	put(line, n, &used, " ");
+	more = vsnprintf(line + used, n - used, fmt, args);
+	if (more > 0)
+		used = used + (size_t)more < n ? used + (size_t)more : n - 1;
+	return used;
+}
+
+void log_event(int priority, const char *event, const char *fmt, ...)
+{
+	char line[4096];
+	va_list args;
+	size_t used;
+
+	va_start(args, fmt);
+	used = record(line, sizeof(line), priority, event, fmt, args);
+	va_end(args);
+	if (used > 0)
+		finish(line, sizeof(line), used);
 }
 
 void log_error(int priority, const char *event, const struct blix_error *err, const char *fmt, ...)
 {
 	char line[4096];
-	size_t used;
 	va_list args;
-	int more;
+	size_t used;
 
-	if (priority > log_max)
+	va_start(args, fmt);
+	used = record(line, sizeof(line), priority, event, fmt, args);
+	va_end(args);
+	if (used == 0)
 		return;
-	used = begin(line, sizeof(line), priority, event);
-	if (fmt[0] != '\0') {
-		put(line, sizeof(line), &used, " ");
-		va_start(args, fmt);
-		more = vsnprintf(line + used, sizeof(line) - used, fmt, args);
-		va_end(args);
-		if (more > 0)
-			used = used + (size_t)more < sizeof(line) ? used + (size_t)more
-			                                          : sizeof(line) - 1;
-	}
 	put(line, sizeof(line), &used, " reason=%s err=", blix_error_reason(err));
 	put_quoted(line, sizeof(line), &used, err->text);
 	finish(line, sizeof(line), used);
