@@ -32,6 +32,18 @@ start_daemon() {
 	await blix vm list
 }
 
+# Its lock goes with the last of the process, which is a little after the signal.
+kill_daemon() {
+	local pid
+	pid=$(cat "$work/pid")
+	kill -9 "$pid"
+	await ended "$pid"
+}
+
+ended() { # PID: gone, or a zombie that nobody has waited for yet
+	[ ! -d "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status"
+}
+
 await() { # COMMAND...: until it succeeds
 	local until=$((SECONDS + 60))
 	until "$@" >/dev/null 2>&1; do
@@ -68,7 +80,7 @@ field() { # NAME JQ
 
 @test "kill -9 of the daemon leaves the VM alone; the next one adopts it" {
 	pid=$(field web .status.pid)
-	kill -9 "$(cat "$work/pid")"
+	kill_daemon
 	kill -0 "$pid"
 	start_daemon
 	await grep -q "vm.adopted vm=web pid=$pid" "$work/log"
