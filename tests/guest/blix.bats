@@ -40,8 +40,10 @@ kill_daemon() {
 	await ended "$pid"
 }
 
-ended() { # PID: gone, or a zombie that nobody has waited for yet
-	[ ! -d "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status"
+# PID: gone, or a zombie that nobody has waited for yet and whose other threads are gone: they hold its files, and
+# so its lock, until they end.
+ended() {
+	[ ! -d "/proc/$1" ] || { grep -q '^State:.Z' "/proc/$1/status" && [ "$(ls "/proc/$1/task" | wc -l)" = 1 ]; }
 }
 
 await() { # COMMAND...: until it succeeds
