@@ -215,7 +215,6 @@ void state_edited(struct state *s, struct vm *vm)
 {
 	account(s, vm, true);
 	vm->revision = s->revision;
-	s->changed++;
 }
 
 void state_add_vm(struct state *s, struct vm *vm)
@@ -249,7 +248,6 @@ void state_remove_vm(struct state *s, struct vm *vm)
 	state_remove((void **)s->by_uid, &n, state_find_uid(s, vm->uid, &found));
 	s->n_vms = n;
 	vm_unref(vm);
-	s->changed++;
 }
 
 uint64_t state_lock_add(struct state *s, const char *text, size_t n)

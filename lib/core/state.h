@@ -23,10 +23,7 @@ enum refusal {
 	REFUSAL_VM_MISSING,
 	REFUSAL_VM_DELETING,
 	REFUSAL_VM_VERSION,
-	REFUSAL_VM_RUNS, /* start: it already runs or is on its way (result is success: no change)
-	                  */
-	REFUSAL_VM_BUSY, /* not in this phase */
-	REFUSAL_STALE,   /* a report or decision about something that has moved on */
+	REFUSAL_STALE, /* a report or decision about something that has moved on */
 	REFUSAL_NODE_MISSING,
 	REFUSAL_NO_ROOM,
 	REFUSAL_NODE_NAME, /* the name belongs to another node */
@@ -76,7 +73,6 @@ struct state {
 	struct event *events; /* a ring: the newest at events[(first + n - 1) % LIMIT_EVENTS] */
 	size_t n_events, first_event, size_events;
 	uint64_t phases[VM_PHASE_COUNT]; /* how many VMs are in each phase */
-	uint64_t changed; /* counts changes since the start of this process; not replicated */
 };
 
 struct state *state_new(void);

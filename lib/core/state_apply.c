@@ -513,7 +513,6 @@ static void apply_node_report(struct state *s, const struct command *c, struct c
 	memcpy(node->name, c->node_report.name, sizeof(node->name));
 	node_facts_done(&node->facts);
 	node_facts_copy(&node->facts, &c->node_report.facts);
-	s->changed++;
 	r->uid = node->id;
 }
 
@@ -534,7 +533,6 @@ static void apply_node_phase(struct state *s, const struct command *c, struct co
 	node->phase = c->node_phase.phase;
 	node->phase_ms = s->clock_ms;
 	node->revision = s->revision;
-	s->changed++;
 	state_emit(s, "node", 0, node->name,
 	           node->phase == NODE_READY ? "node-ready" : "node-offline", "");
 }
@@ -666,8 +664,6 @@ int refusal_error(const struct command_result *result, const char *subject, stru
 		[REFUSAL_VM_DELETING] = {"vm-deleting", "it is being deleted", ""},
 		[REFUSAL_VM_VERSION] = {"version-conflict", "it was changed by somebody else",
 	                                "read it again and retry with its new version"},
-		[REFUSAL_VM_RUNS] = {"vm-runs", "it runs already", ""},
-		[REFUSAL_VM_BUSY] = {"vm-busy", "not possible in its present phase", ""},
 		[REFUSAL_STALE] = {"stale", "it has moved on", ""},
 		[REFUSAL_NODE_MISSING] = {"node-missing", "no such node",
 	                                  "'blix node list' shows those there are"},

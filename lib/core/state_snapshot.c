@@ -209,7 +209,6 @@ int state_decode(struct state *s, const uint8_t *bytes, size_t n, struct blix_er
 		state_done(&fresh);
 		return blix_fail(err, BLIX_E_CORRUPT, "snapshot is malformed");
 	}
-	fresh.changed = s->changed + 1;
 	state_done(s);
 	*s = fresh;
 	return 0;
