@@ -5,6 +5,7 @@
 bats_require_minimum_version 1.5.0
 
 setup() {
+	load ../until.bash
 	BUILD=$(realpath "${BLIX_BUILD:-$BATS_TEST_DIRNAME/../../build/debug}")
 	PATH=$BUILD/bin:$BUILD/libexec:$PATH
 	T=$(mktemp -d)
@@ -25,25 +26,8 @@ shim() {
 	blix-shim --run "$RUN" --console "$T/console.log" "$@"
 }
 
-# until_true CONDITION...: waits for a condition, at most 10 s.
-until_true() {
-	local i
-
-	for ((i = 0; i < 1000; i++)); do
-		"$@" && return 0
-		sleep 0.01
-	done
-	echo "never true: $*" >&2
-	return 1
-}
-
-gone() {
-	case $(cut -d' ' -f3 "/proc/$1/stat" 2>/dev/null) in '' | Z | X) return 0 ;; esac
-	return 1
-}
-
 lives() {
-	if gone "$1"; then return 1; fi
+	if ended "$1"; then return 1; fi
 }
 
 status() {
@@ -73,7 +57,7 @@ start_time() {
 	[ "$(jq -c 'del(.endedAt)' "$RUN/exit.json")" = '{"exitCode":7}' ]
 	[ "$(jq '.endedAt > 1600000000000' "$RUN/exit.json")" = true ]
 	[ "$(cat console.log)" = $'out\nerr' ]
-	until_true gone "$(status shimPid)"
+	until_true ended "$(status shimPid)"
 }
 
 @test "a signal is kept as a signal, and SIGTERM is passed on" {
@@ -81,7 +65,7 @@ start_time() {
 	kill "$(status shimPid)"
 	until_true [ -e "$RUN/exit.json" ]
 	[ "$(jq -c 'del(.endedAt)' "$RUN/exit.json")" = '{"signal":15}' ]
-	until_true gone "$(status shimPid)"
+	until_true ended "$(status shimPid)"
 }
 
 @test "a second shim is busy and starts nothing" {
@@ -112,14 +96,14 @@ start_time() {
 @test "a program that outlived its shim keeps a new shim from starting" {
 	shim -- sleep 1000
 	kill -9 "$(status shimPid)"
-	until_true gone "$(status shimPid)"
+	until_true ended "$(status shimPid)"
 	lives "$(status pid)"
 	run shim -- touch "$T/second"
 	[ "$status" -eq 75 ]
 	[[ "$output" == *outlived* ]]
 	[ ! -e "$T/second" ]
 	kill -9 "$(status pid)"
-	until_true gone "$(status pid)"
+	until_true ended "$(status pid)"
 	shim -- sleep 1001
 	[ "$(tr '\0' ' ' <"/proc/$(status pid)/cmdline")" = "sleep 1001 " ]
 }
@@ -231,22 +215,22 @@ start_time() {
 @test "what the program leaves in its process group ends with it" {
 	shim -- sh -c 'sleep 1000 & echo $! >child; exit 3'
 	until_true [ -e "$RUN/exit.json" ]
-	until_true gone "$(cat child)"
+	until_true ended "$(cat child)"
 	[ "$(jq .exitCode "$RUN/exit.json")" = 3 ]
-	until_true gone "$(status shimPid)"
+	until_true ended "$(status shimPid)"
 }
 
 @test "a flood from a process that left the group does not keep the shim" {
 	shim -- sh -c 'setsid yes & echo $! >child; until [ -s console.log ]; do :; done; exit 0'
 	until_true [ -e "$RUN/exit.json" ]
-	until_true gone "$(status shimPid)"
+	until_true ended "$(status shimPid)"
 	kill -9 "$(cat child)" 2>/dev/null || true
 }
 
 @test "an old exit.json goes at the start" {
 	shim -- false
 	until_true [ -e "$RUN/exit.json" ]
-	until_true gone "$(status shimPid)"
+	until_true ended "$(status shimPid)"
 	shim -- sleep 1000
 	[ ! -e "$RUN/exit.json" ]
 }
@@ -258,7 +242,7 @@ start_time() {
 	[ "$(jq -r .uid "$RUN/status.json")" = 'u"pid":1,' ]
 	[ "$(jq -r .pid "$RUN/status.json")" -gt 1 ]
 	kill -9 "$(status shimPid)"
-	until_true gone "$(status shimPid)"
+	until_true ended "$(status shimPid)"
 	run shim -- true
 	[ "$status" -eq 75 ]
 }

@@ -8,6 +8,7 @@
 bats_require_minimum_version 1.5.0
 
 setup() {
+	load ../until.bash
 	BUILD=$(realpath "${BLIX_BUILD:-$BATS_TEST_DIRNAME/../../build/debug}")
 	FAKE=$(realpath "$BATS_TEST_DIRNAME/../fake")
 	PATH=$BUILD/bin:$BUILD/libexec:$PATH
@@ -67,22 +68,6 @@ shim() {
 
 recorded() {
 	jq -r ".$2" "run/$1/status.json"
-}
-
-until_true() {
-	local i
-
-	for ((i = 0; i < 1000; i++)); do
-		"$@" && return 0
-		sleep 0.01
-	done
-	echo "never true: $*" >&2
-	return 1
-}
-
-gone() {
-	case $(cut -d' ' -f3 "/proc/$1/stat" 2>/dev/null) in '' | Z | X) return 0 ;; esac
-	return 1
 }
 
 @test "no state directory, an empty one: an empty list" {
@@ -169,7 +154,7 @@ gone() {
 	[ "$(got '.items[0] | has("exit") or has("error")')" = false ]
 	kill "${started[@]}"
 	kill -9 "$(recorded web pid)"
-	until_true gone "$(recorded web shimPid)"
+	until_true ended "$(recorded web shimPid)"
 	look web
 	[ "$(got '.items[0] | [.state, .supervision, .control.reason] | @csv')" = '"stopped","none","refused"' ]
 	[ "$(got '.items[0].exit.signal')" = 9 ]
@@ -180,7 +165,7 @@ gone() {
 	vm web
 	shim web -- sleep 1000
 	kill -9 "$(recorded web shimPid)"
-	until_true gone "$(recorded web shimPid)"
+	until_true ended "$(recorded web shimPid)"
 	look web
 	[ "$(got '.items[0].state')" = unknown ]
 	[[ "$(got '.items[0].error')" == *"outlived its shim"* ]]
@@ -209,7 +194,7 @@ gone() {
 	ours web u-2
 	shim web --uid u-1 -- false
 	until_true [ -e run/web/exit.json ]
-	until_true gone "$(recorded web shimPid)"
+	until_true ended "$(recorded web shimPid)"
 	look web
 	[ "$(got '.items[0] | [.state, has("exit")] | @csv')" = '"stopped",false' ]
 	shim web --uid u-1 -- sleep 1000

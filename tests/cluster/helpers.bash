@@ -2,6 +2,8 @@
 # Everything of a test is under $T; server N has $T/nN/{blix.json,sock,state,run,microvms,gcroots,log}.
 # shellcheck disable=SC2034 # used by the tests
 
+load ../until.bash
+
 BUILD=$(realpath "${BLIX_BUILD:-$BATS_TEST_DIRNAME/../../build/asan}")
 FAKE=$BUILD/tests/fake
 export PATH; PATH=$BUILD/bin:$BUILD/libexec:$PATH
@@ -15,24 +17,6 @@ servers_setup() {
 	[ -x "$FAKE/microvm" ] || { echo "$FAKE is not built: make fakes" >&2; return 1; }
 	export XDG_CONFIG_HOME=$T/config HOME=$T
 	unset BLIX_ENDPOINT BLIX_OUTPUT BLIX_TIMEOUT NIX_CONFIG
-}
-
-# until_true COMMAND...: waits until it succeeds, at most ${WITHIN:-30} s.
-until_true() {
-	local until=$((SECONDS + ${WITHIN:-30}))
-	until "$@"; do
-		if [ "$SECONDS" -ge "$until" ]; then
-			echo "not true within ${WITHIN:-30} s: $*" >&2
-			return 1
-		fi
-		sleep 0.05
-	done
-}
-
-# A zombie has ended too.
-ended() { # PID
-	case $(sed 's/.*) //;s/ .*//' "/proc/$1/stat" 2>/dev/null) in '' | Z | X) return 0 ;; esac
-	return 1
 }
 
 # configure COUNT [JQ-FILTER]: writes the configuration of COUNT servers; the filter may change each.

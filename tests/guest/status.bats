@@ -4,6 +4,7 @@
 bats_require_minimum_version 1.5.0
 
 setup() {
+	load ../until.bash
 	BUILD=$(realpath "${BLIX_BUILD:-$BATS_TEST_DIRNAME/../../build/debug}")
 	PATH=$BUILD/bin:$BUILD/libexec:$PATH
 	T=$(realpath "$(mktemp -d)")
@@ -33,17 +34,6 @@ look() {
 
 looks_like() {
 	[ "$(look "$1")" = "$2" ]
-}
-
-until_true() {
-	local i
-
-	for ((i = 0; i < 3000; i++)); do
-		"$@" && return 0
-		sleep 0.01
-	done
-	echo "never true: $*" >&2
-	return 1
 }
 
 @test "a real QEMU is running, answers, outlives its shim, and ends" {
