@@ -1,4 +1,4 @@
-/* Between the files of the state only: state.c, state_apply.c, state_snapshot.c. */
+/* Between the files of the state only: state.c, state_apply.c, state_report.c, state_snapshot.c. */
 #ifndef BLIX_CORE_STATE_INTERNAL_H
 #define BLIX_CORE_STATE_INTERNAL_H
 
@@ -25,5 +25,16 @@ void state_lock_drop(struct state *s, uint64_t hash);
 
 void state_emit(struct state *s, const char *kind, uint64_t uid, const char *name,
                 const char *reason, const char *message);
+
+/* state_apply.c: what the functions of its table share */
+void refuse(struct command_result *r, enum blix_code code, enum refusal why);
+void vm_event(struct state *s, const struct vm *vm, const char *reason, const char *message);
+void vm_why(struct vm *vm, enum blix_code code, const char *reason, const char *message);
+/* The VM a decision of the leader or a finding of a node is about, if it is still current. */
+const struct vm *current_vm(const struct state *s, uint64_t uid, struct command_result *r);
+
+/* state_report.c */
+void apply_report(struct state *s, const struct command *c, struct command_result *r);
+void apply_node_report(struct state *s, const struct command *c, struct command_result *r);
 
 #endif

@@ -1,0 +1,207 @@
+/* What nodes say, folded into the state: reports about VMs, and the facts of a node itself.
+ *
+ * A report names the (uid, epoch) it is about. One that is no longer current, or that leads where
+ * the lifecycle does not, is refused as stale and changes nothing.
+ */
+#include "core/place.h"
+#include "core/state_internal.h"
+
+#include "base/alloc.h"
+
+/* A node has given up: where else might it run? The image is the same everywhere, and a directory
+ * that belongs to somebody else is for a person to look at. */
+static void report_failed(struct state *s, struct vm *vm, const struct vm_report *report)
+{
+	bool elsewhere = report->code != BLIX_E_IMAGE && report->code != BLIX_E_EXISTS &&
+	                 !vm_is_pinned(vm) && vm->n_rejected < VM_HOLDERS_MAX;
+
+	vm_why(vm, report->code, report->reason, report->message);
+	vm->pid = 0;
+	vm->ready = false;
+	vm->exit_code = report->exit_code;
+	if (elsewhere)
+		vm->rejected[vm->n_rejected++] = report->node;
+	vm_move(vm, VM_FAILED, s->clock_ms);
+	if (elsewhere && place(s, vm) != NULL)
+		vm_move(vm, VM_PENDING, s->clock_ms);
+	vm_event(s, vm, "vm-failed", vm->message);
+}
+
+static void report_stopped(struct state *s, struct vm *vm, const struct vm_report *report)
+{
+	bool asked = vm->phase == VM_STOPPING;
+
+	vm->pid = 0;
+	vm->ready = false;
+	vm->exit_code = report->exit_code;
+	vm_why(vm, BLIX_OK, asked ? "" : "guest-shutdown", "");
+	vm_move(vm, asked && vm->restart ? VM_PENDING : VM_STOPPED, s->clock_ms);
+	if (vm->phase == VM_PENDING)
+		memset(&vm->timings, 0, sizeof(vm->timings));
+	vm->restart = false;
+	vm->n_rejected = 0;
+	vm_event(s, vm, asked ? "vm-stopped" : "vm-guest-shutdown", "");
+}
+
+static void report_running(struct state *s, struct vm *vm, const struct vm_report *report)
+{
+	vm_move(vm, VM_RUNNING, s->clock_ms);
+	vm->pid = report->pid;
+	vm->started_ms = report->started_ms;
+	vm->timings.start_ms = report->duration_ms;
+	xreplace(&vm->runner, report->runner);
+	vm_why(vm, BLIX_OK, "", "");
+	vm_event(s, vm, "vm-running", vm->runner);
+}
+
+static void report_retry(struct state *s, struct vm *vm, const struct vm_report *report)
+{
+	vm_why(vm, report->code, report->reason, report->message);
+	vm->pid = 0;
+	vm->ready = false;
+	vm->restarts++;
+	vm_move(vm, VM_SCHEDULED, s->clock_ms);
+	vm_event(s, vm, "vm-retry", vm->message);
+}
+
+/* The phase a report of this kind leads to; stale when the table does not allow it. */
+static bool report_fits(const struct vm *vm, const struct vm_report *report)
+{
+	static const enum vm_phase to[VM_REPORT_KIND_COUNT] = {
+		[VM_REPORT_BUILDING] = VM_BUILDING, [VM_REPORT_STARTING] = VM_STARTING,
+		[VM_REPORT_RUNNING] = VM_RUNNING,   [VM_REPORT_READY] = VM_RUNNING,
+		[VM_REPORT_STOPPED] = VM_STOPPED,   [VM_REPORT_EXITED] = VM_STOPPED,
+		[VM_REPORT_RETRY] = VM_SCHEDULED,   [VM_REPORT_FAILED] = VM_FAILED,
+		[VM_REPORT_UNKNOWN] = VM_UNKNOWN,
+	};
+	enum vm_phase next = to[report->kind];
+
+	if (vm->node != report->node || vm->epoch != report->epoch || !vm_is_committed(vm) ||
+	    vm->phase == VM_DELETING)
+		return false;
+	if (report->kind == VM_REPORT_STOPPED)
+		return vm->phase == VM_STOPPING || vm->phase == VM_UNKNOWN;
+	if (report->kind == VM_REPORT_READY)
+		return vm->phase == VM_RUNNING;
+	if (report->kind == VM_REPORT_EXITED && vm->phase != VM_RUNNING &&
+	    vm->phase != VM_STOPPING && vm->phase != VM_UNKNOWN)
+		return false;
+	return vm->phase == next || vm_may_move(vm->phase, next);
+}
+
+static void apply_gone(struct state *s, const struct vm_report *report, struct command_result *r)
+{
+	const struct vm *found = current_vm(s, report->uid, r);
+	struct vm *vm;
+
+	if (found == NULL)
+		return;
+	if (!vm_held_by(found, report->node) ||
+	    (found->phase != VM_DELETING && found->node == report->node)) {
+		refuse(r, BLIX_E_CONFLICT, REFUSAL_STALE);
+		return;
+	}
+	s->revision++;
+	vm = state_edit(s, found);
+	vm_release(vm, report->node);
+	state_edited(s, vm);
+	if (vm->phase == VM_DELETING && vm->n_holders == 0) {
+		vm_event(s, vm, "vm-deleted", "");
+		state_remove_vm(s, vm);
+	}
+}
+
+static void report_apply(struct state *s, struct vm *vm, const struct vm_report *report)
+{
+	switch (report->kind) {
+	case VM_REPORT_BUILDING:
+		vm_move(vm, VM_BUILDING, s->clock_ms);
+		break;
+	case VM_REPORT_STARTING:
+		vm_move(vm, VM_STARTING, s->clock_ms);
+		vm->timings.build_ms = report->duration_ms;
+		break;
+	case VM_REPORT_RUNNING:
+		report_running(s, vm, report);
+		break;
+	case VM_REPORT_READY:
+		vm->ready = true;
+		vm->timings.ready_ms = report->duration_ms;
+		vm_event(s, vm, "vm-ready", "");
+		break;
+	case VM_REPORT_STOPPED:
+	case VM_REPORT_EXITED:
+		report_stopped(s, vm, report);
+		break;
+	case VM_REPORT_RETRY:
+		report_retry(s, vm, report);
+		break;
+	case VM_REPORT_FAILED:
+		report_failed(s, vm, report);
+		break;
+	case VM_REPORT_UNKNOWN:
+		vm_why(vm, report->code, report->reason, report->message);
+		vm_move(vm, VM_UNKNOWN, s->clock_ms);
+		vm_event(s, vm, "vm-unknown", vm->message);
+		break;
+	case VM_REPORT_GONE:
+	case VM_REPORT_KIND_COUNT:
+		abort();
+	}
+}
+
+void apply_report(struct state *s, const struct command *c, struct command_result *r)
+{
+	const struct vm_report *report = &c->vm_report;
+	const struct vm *found;
+	struct vm *vm;
+
+	if (report->kind == VM_REPORT_GONE) {
+		apply_gone(s, report, r);
+		return;
+	}
+	found = current_vm(s, report->uid, r);
+	if (found == NULL)
+		return;
+	if (!report_fits(found, report)) {
+		refuse(r, BLIX_E_CONFLICT, REFUSAL_STALE);
+		return;
+	}
+	s->revision++;
+	vm = state_edit(s, found);
+	report_apply(s, vm, report);
+	state_edited(s, vm);
+}
+
+void apply_node_report(struct state *s, const struct command *c, struct command_result *r)
+{
+	const struct node *named = state_node_named(s, c->node_report.name);
+	size_t size, at;
+	struct node *node;
+	bool found;
+
+	at = state_find_node(s, c->node_report.id, &found);
+	if (named != NULL && named->id != c->node_report.id) {
+		refuse(r, BLIX_E_EXISTS, REFUSAL_NODE_NAME);
+		return;
+	}
+	if (!found && s->n_nodes >= LIMIT_NODES) {
+		refuse(r, BLIX_E_BUSY, REFUSAL_FULL);
+		return;
+	}
+	s->revision++;
+	if (!found) {
+		node = node_new();
+		node->id = c->node_report.id;
+		node->created_ms = node->phase_ms = s->clock_ms;
+		size = s->n_nodes;
+		state_insert((void ***)(void *)&s->nodes, &s->n_nodes, &size, at, node);
+		state_emit(s, "node", 0, c->node_report.name, "node-joined", "");
+	}
+	node = node_own(&s->nodes[at]);
+	node->revision = s->revision;
+	memcpy(node->name, c->node_report.name, sizeof(node->name));
+	node_facts_done(&node->facts);
+	node_facts_copy(&node->facts, &c->node_report.facts);
+	r->uid = node->id;
+}
