@@ -37,6 +37,8 @@ LDFLAGS_release := -pie -Wl,-z,relro,-z,now
 LDFLAGS_asan    := -fsanitize=address,undefined
 LDFLAGS_tsan    := -fsanitize=thread
 LDFLAGS_fuzz    := -fsanitize=fuzzer,address,undefined
+# Places where tests let a program die (lib/sys/crash.h): never in what is released.
+CPPFLAGS += $(if $(filter debug asan tsan,$(MODE)),-DBLIX_CRASH_POINTS)
 CFLAGS  += -std=gnu11 $(WARN) $(CFLAGS_$(MODE))
 LDFLAGS += $(LDFLAGS_$(MODE)) -Wl,--as-needed
 LDLIBS  += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lm -lpthread
@@ -155,6 +157,9 @@ layers: ## includes point down only, adapters never meet, only lib/node and cmd 
 purity: ## lib/base and lib/core reach no clock, file, random source or log
 	@$(MAKE) --no-print-directory -s MODE=strict $(patsubst %.c,build/strict/%.o,$(wildcard lib/base/*.c lib/core/*.c))
 	@scripts/check-purity build/strict
+crashless: objects ## what is released has no crash points (MODE=strict)
+	@! nm -A $(call obj,$(LIBSRC) $(wildcard cmd/*/*.c)) | grep crash_point
+	@! grep -l BLIX_CRASH $(call obj,$(LIBSRC) $(wildcard cmd/*/*.c))
 style: ## banned calls, heads of files, words that do not belong here
 	@scripts/check-style
 tidy: ## clang-tidy over every C file
@@ -187,7 +192,7 @@ clean: ## remove build/
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-.PHONY: all unit tsan cli cluster guest fuzz bench soak objects syntax format format-check layers purity style tidy cppcheck shell fakes benches \
+.PHONY: all unit tsan cli cluster guest fuzz bench soak objects syntax format format-check layers purity crashless style tidy cppcheck shell fakes benches \
 	check-api check-man lint check man install clean help
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
