@@ -103,7 +103,7 @@ static int curl_failed(const struct request *r, CURLcode code, struct blix_error
 	return address_fail(err, BLIX_E_CORRUPT, REASON_MALFORMED, "answer is not HTTP");
 }
 
-static void request_prepare(struct request *r, const char *url, const char *body,
+static void request_prepare(struct request *r, const char *url, const struct rest_request *want,
                             unsigned deadline_ms)
 {
 	__typeof__(&curl_easy_setopt) set = library.curl_easy_setopt;
@@ -118,13 +118,13 @@ static void request_prepare(struct request *r, const char *url, const char *body
 	(void)set(r->easy, CURLOPT_MAXFILESIZE, (long)LIMIT_QMP);
 	(void)set(r->easy, CURLOPT_WRITEFUNCTION, on_data);
 	(void)set(r->easy, CURLOPT_WRITEDATA, r);
-	if (body == NULL)
+	(void)set(r->easy, CURLOPT_CUSTOMREQUEST, want->method);
+	if (want->body == NULL)
 		return;
 	/* Both servers refuse the media type that curl would name. */
 	r->headers = library.curl_slist_append(NULL, "Content-Type: application/json");
 	(void)set(r->easy, CURLOPT_HTTPHEADER, r->headers);
-	(void)set(r->easy, CURLOPT_POSTFIELDS, body);
-	(void)set(r->easy, CURLOPT_CUSTOMREQUEST, "PUT");
+	(void)set(r->easy, CURLOPT_POSTFIELDS, want->body);
 }
 
 static int request_run(struct request *r, struct blix_error *err)
@@ -141,30 +141,6 @@ static int request_run(struct request *r, struct blix_error *err)
 	return 0;
 }
 
-/* body NULL: GET. */
-static int rest_call(const char *socket, const char *path, const char *body, unsigned deadline_ms,
-                     struct buf *ret_answer, struct blix_error *err)
-{
-	cleanup(freep) char *url = xasprintf("http://localhost%s", path);
-	cleanup(request_done) struct request r = {.address = {.dirfd = -1}};
-	int rc;
-
-	buf_init(&r.answer, LIMIT_QMP);
-	rc = address_init(&r.address, socket, err);
-	if (rc < 0)
-		return rc;
-	r.easy = library.curl_easy_init();
-	if (r.easy == NULL)
-		return blix_fail(err, BLIX_E_NOMEM, "libcurl: out of memory");
-	request_prepare(&r, url, body, deadline_ms);
-	rc = request_run(&r, err);
-	if (rc == 0) {
-		*ret_answer = r.answer;
-		buf_init(&r.answer, 0);
-	}
-	return rc;
-}
-
 static int library_need(struct blix_error *err)
 {
 	(void)pthread_once(&library_once, library_load);
@@ -175,18 +151,13 @@ static int library_need(struct blix_error *err)
 	return -(int)BLIX_E_UNAVAILABLE;
 }
 
-int rest_get(const char *socket, const char *path, unsigned deadline_ms, cJSON **ret,
-             struct blix_error *err)
+static int request_answer(const struct request *r, cJSON **ret, struct blix_error *err)
 {
-	cleanup(buf_done) struct buf answer = {0};
 	cleanup(json_freep) cJSON *tree = NULL;
-	int rc = library_need(err);
 
-	if (rc == 0)
-		rc = rest_call(socket, path, NULL, deadline_ms, &answer, err);
-	if (rc < 0)
-		return rc;
-	if (json_parse(answer.data, answer.len, &json_limits_answer, &tree, NULL) < 0 ||
+	if (ret == NULL)
+		return 0;
+	if (json_parse(r->answer.data, r->answer.len, &json_limits_answer, &tree, NULL) < 0 ||
 	    !cJSON_IsObject(tree))
 		return address_fail(err, BLIX_E_CORRUPT, REASON_MALFORMED,
 		                    "answer is not a JSON object");
@@ -194,11 +165,28 @@ int rest_get(const char *socket, const char *path, unsigned deadline_ms, cJSON *
 	return 0;
 }
 
-int rest_put(const char *socket, const char *path, const char *body, unsigned deadline_ms,
-             struct blix_error *err)
+int rest_call(const char *socket, const struct rest_request *request, unsigned deadline_ms,
+              cJSON **ret, struct blix_error *err)
 {
-	cleanup(buf_done) struct buf answer = {0};
+	cleanup(freep) char *url = xasprintf("http://localhost%s", request->path);
+	struct request r = {.address = {.dirfd = -1}};
 	int rc = library_need(err);
 
-	return rc < 0 ? rc : rest_call(socket, path, body, deadline_ms, &answer, err);
+	if (rc < 0)
+		return rc;
+	buf_init(&r.answer, LIMIT_QMP);
+	rc = address_init(&r.address, socket, err);
+	if (rc == 0) {
+		r.easy = library.curl_easy_init();
+		if (r.easy == NULL)
+			rc = blix_fail(err, BLIX_E_NOMEM, "libcurl: out of memory");
+	}
+	if (rc == 0) {
+		request_prepare(&r, url, request, deadline_ms);
+		rc = request_run(&r, err);
+	}
+	if (rc == 0)
+		rc = request_answer(&r, ret, err);
+	request_done(&r);
+	return rc;
 }

@@ -7,11 +7,15 @@
 #include "base/error.h"
 #include "base/json.h"
 
-/* *ret, the caller's, is the object that was answered. */
-int rest_get(const char *socket, const char *path, unsigned deadline_ms, cJSON **ret,
-             struct blix_error *err);
-/* `body` is JSON, "" for none; whatever is answered with a status of success is passed over. */
-int rest_put(const char *socket, const char *path, const char *body, unsigned deadline_ms,
-             struct blix_error *err);
+struct rest_request {
+	const char *method;
+	const char *path;
+	const char *body; /* JSON, "" for an empty one; NULL: none, as of a GET */
+};
+
+/* Success is an answer with a status of success. With `ret` it must be an object, the caller's; ret
+ * NULL: whatever is answered is passed over. */
+int rest_call(const char *socket, const struct rest_request *request, unsigned deadline_ms,
+              cJSON **ret, struct blix_error *err);
 
 #endif

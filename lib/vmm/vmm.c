@@ -1,4 +1,9 @@
-/* One table of hypervisors, three requests each: see vmm.h. */
+/* One table of hypervisors, one row each: what is sent for each operation, or why there is nothing
+ * to send. See vmm.h.
+ *
+ * QEMU and StratoVirt speak QMP, Cloud Hypervisor and Firecracker HTTP; the others have a protocol
+ * that only their own program knows, or none. The requests are those of the published
+ * interfaces. */
 #include "vmm/vmm.h"
 
 #include "base/alloc.h"
@@ -10,19 +15,30 @@
 #include <ctype.h>
 #include <stdio.h>
 
-struct vmm_driver {
-	const char *name;
-	int (*status)(const char *socket, unsigned deadline_ms, cJSON **ret,
-	              struct blix_error *err);
-	const char *status_key; /* a string in what `status` answers */
-	int (*power_button)(const char *socket, unsigned deadline_ms, struct blix_error *err);
-	int (*quit)(const char *socket, unsigned deadline_ms, struct blix_error *err);
+struct request {
+	int (*call)(const char *socket, const struct request *request, unsigned deadline_ms,
+	            cJSON **ret, struct blix_error *err); /* NULL: it cannot, and `why` says why */
+	struct rest_request http;
+	const char *qmp;
+	const char *why;
 };
 
-static int qemu_status(const char *socket, unsigned deadline_ms, cJSON **ret,
-                       struct blix_error *err)
+struct vmm_driver {
+	const char *name;
+	const char *status_key; /* a string in what VMM_STATUS answers */
+	struct request requests[VMM_OPERATION_COUNT];
+};
+
+static int call_qmp(const char *socket, const struct request *request, unsigned deadline_ms,
+                    cJSON **ret, struct blix_error *err)
 {
-	return qmp_query(socket, "query-status", deadline_ms, ret, err);
+	return qmp_query(socket, request->qmp, deadline_ms, ret, err);
+}
+
+static int call_http(const char *socket, const struct request *request, unsigned deadline_ms,
+                     cJSON **ret, struct blix_error *err)
+{
+	return rest_call(socket, &request->http, deadline_ms, ret, err);
 }
 
 static void push_key(cJSON *events, const char *code, bool down)
@@ -52,12 +68,15 @@ static int qemu_press_keys(struct qmp *q, struct blix_error *err)
 	return qmp_execute(q, "input-send-event", arguments, NULL, err);
 }
 
-static int qemu_power_button(const char *socket, unsigned deadline_ms, struct blix_error *err)
+static int qemu_power_button(const char *socket, const struct request *request,
+                             unsigned deadline_ms, cJSON **ret, struct blix_error *err)
 {
 	cleanup(qmp_freep) struct qmp *q = NULL;
 	struct blix_error refusal;
 	int button, keys, rc = qmp_open(socket, deadline_ms, &q, err);
 
+	(void)request;
+	(void)ret;
 	if (rc < 0)
 		return rc;
 	assert(q != NULL);
@@ -70,54 +89,71 @@ static int qemu_power_button(const char *socket, unsigned deadline_ms, struct bl
 	return button == 0 || keys == 0 ? 0 : button;
 }
 
-static int qemu_quit(const char *socket, unsigned deadline_ms, struct blix_error *err)
-{
-	return qmp_query(socket, "quit", deadline_ms, NULL, err);
-}
-
-static int cloud_status(const char *socket, unsigned deadline_ms, cJSON **ret,
-                        struct blix_error *err)
-{
-	return rest_get(socket, "/api/v1/vm.info", deadline_ms, ret, err);
-}
-
-static int cloud_power_button(const char *socket, unsigned deadline_ms, struct blix_error *err)
-{
-	return rest_put(socket, "/api/v1/vm.power-button", "", deadline_ms, err);
-}
-
-static int cloud_quit(const char *socket, unsigned deadline_ms, struct blix_error *err)
-{
-	return rest_put(socket, "/api/v1/vmm.shutdown", "", deadline_ms, err);
-}
-
-static int firecracker_status(const char *socket, unsigned deadline_ms, cJSON **ret,
-                              struct blix_error *err)
-{
-	return rest_get(socket, "/", deadline_ms, ret, err);
-}
-
-static int firecracker_power_button(const char *socket, unsigned deadline_ms,
-                                    struct blix_error *err)
-{
-	return rest_put(socket, "/actions", "{\"action_type\":\"SendCtrlAltDel\"}", deadline_ms,
-	                err);
-}
+#define QMP(command)                                                                               \
+	{                                                                                          \
+		.call = call_qmp, .qmp = (command)                                                 \
+	}
+#define HTTP(method, path, body)                                                                   \
+	{                                                                                          \
+		.call = call_http, .http = { method, path, body }                                  \
+	}
+#define CANNOT(text)                                                                               \
+	{                                                                                          \
+		.why = (text)                                                                      \
+	}
+#define CANNOT_ANYTHING(text)                                                                      \
+	{                                                                                          \
+		[VMM_STATUS] = CANNOT(text), [VMM_PAUSE] = CANNOT(text),                           \
+		[VMM_RESUME] = CANNOT(text), [VMM_POWER_BUTTON] = CANNOT(text),                    \
+		[VMM_QUIT] = CANNOT(text)                                                          \
+	}
 
 static const struct vmm_driver drivers[] = {
-	[VMM_UNKNOWN] = {.name = "unknown"},
-	[VMM_QEMU] = {"qemu", qemu_status, "status", qemu_power_button, qemu_quit},
-	[VMM_CLOUD_HYPERVISOR] = {"cloud-hypervisor", cloud_status, "state", cloud_power_button,
-                                  cloud_quit},
-	/* Firecracker's API has no request that ends it. */
-	[VMM_FIRECRACKER] = {"firecracker", firecracker_status, "state", firecracker_power_button,
-                             NULL},
-	[VMM_CROSVM] = {.name = "crosvm"},
-	[VMM_KVMTOOL] = {.name = "kvmtool"},
-	/* Its QMP is a subset: query-status and quit are there, keys and power button are not. */
-	[VMM_STRATOVIRT] = {"stratovirt", qemu_status, "status", NULL, qemu_quit},
-	[VMM_ALIOTH] = {.name = "alioth"},
-	[VMM_VFKIT] = {.name = "vfkit"},
+	[VMM_UNKNOWN] = {.name = "unknown",
+                         .requests = CANNOT_ANYTHING("the runner names no hypervisor known here")},
+	[VMM_QEMU] = {.name = "qemu",
+                      .status_key = "status",
+                      .requests = {[VMM_STATUS] = QMP("query-status"),
+                                   [VMM_PAUSE] = QMP("stop"),
+                                   [VMM_RESUME] = QMP("cont"),
+                                   [VMM_POWER_BUTTON] = {.call = qemu_power_button},
+                                   [VMM_QUIT] = QMP("quit")}},
+	[VMM_CLOUD_HYPERVISOR] = {.name = "cloud-hypervisor",
+                                  .status_key = "state",
+                                  .requests = {[VMM_STATUS] = HTTP("GET", "/api/v1/vm.info", NULL),
+                                               [VMM_PAUSE] = HTTP("PUT", "/api/v1/vm.pause", ""),
+                                               [VMM_RESUME] = HTTP("PUT", "/api/v1/vm.resume", ""),
+                                               [VMM_POWER_BUTTON] =
+                                                       HTTP("PUT", "/api/v1/vm.power-button", ""),
+                                               [VMM_QUIT] =
+                                                       HTTP("PUT", "/api/v1/vmm.shutdown", "")}},
+	[VMM_FIRECRACKER] =
+		{.name = "firecracker",
+                 .status_key = "state",
+                 .requests = {[VMM_STATUS] = HTTP("GET", "/", NULL),
+                              [VMM_PAUSE] = HTTP("PATCH", "/vm", "{\"state\":\"Paused\"}"),
+                              [VMM_RESUME] =
+                                      HTTP("PATCH", "/vm", "{\"state\":\"Resumed\"}"),
+                              [VMM_POWER_BUTTON] =
+                                      HTTP("PUT", "/actions",
+                                           "{\"action_type\":\"SendCtrlAltDel\"}"),
+                              [VMM_QUIT] = CANNOT("its API has no request that ends it")}},
+	[VMM_CROSVM] = {.name = "crosvm",
+                        .requests = CANNOT_ANYTHING(
+				"its socket speaks a protocol that only its own program knows")},
+	[VMM_KVMTOOL] = {.name = "kvmtool",
+                         .requests = CANNOT_ANYTHING(
+				 "its socket speaks a protocol that only its own program knows")},
+	[VMM_STRATOVIRT] = {.name = "stratovirt",
+                            .status_key = "status",
+                            .requests = {[VMM_STATUS] = QMP("query-status"),
+                                         [VMM_PAUSE] = QMP("stop"),
+                                         [VMM_RESUME] = QMP("cont"),
+                                         [VMM_POWER_BUTTON] = CANNOT(
+						 "its QMP has neither a power button nor keys"),
+                                         [VMM_QUIT] = QMP("quit")}},
+	[VMM_ALIOTH] = {.name = "alioth", .requests = CANNOT_ANYTHING("it has no control socket")},
+	[VMM_VFKIT] = {.name = "vfkit", .requests = CANNOT_ANYTHING("it runs on macOS only")},
 };
 
 static const struct vmm_driver *vmm_driver(enum vmm_kind kind)
@@ -143,13 +179,29 @@ const char *vmm_kind_name(enum vmm_kind kind)
 
 bool vmm_kind_answers(enum vmm_kind kind)
 {
-	return vmm_driver(kind)->status != NULL;
+	return vmm_cannot(kind, VMM_STATUS) == NULL;
 }
 
-static int vmm_unsupported(enum vmm_kind kind, const char *what, struct blix_error *err)
+const char *vmm_cannot(enum vmm_kind kind, enum vmm_operation operation)
 {
-	return address_fail(err, BLIX_E_REFUSED, REASON_NOT_KNOWN, "no way to %s hypervisor %s",
-	                    what, vmm_kind_name(kind));
+	return vmm_driver(kind)->requests[operation].why;
+}
+
+static int vmm_call(enum vmm_kind kind, enum vmm_operation operation, const char *socket,
+                    unsigned deadline_ms, cJSON **ret, struct blix_error *err)
+{
+	static const char *const verbs[] = {[VMM_STATUS] = "ask",
+	                                    [VMM_PAUSE] = "pause",
+	                                    [VMM_RESUME] = "resume",
+	                                    [VMM_POWER_BUTTON] = "shut down the guest of",
+	                                    [VMM_QUIT] = "end"};
+	const struct request *request = &vmm_driver(kind)->requests[operation];
+
+	if (request->call == NULL)
+		return address_fail(err, BLIX_E_REFUSED, REASON_NOT_KNOWN,
+		                    "no way to %s hypervisor %s: %s", verbs[operation],
+		                    vmm_kind_name(kind), request->why);
+	return request->call(socket, request, deadline_ms, ret, err);
 }
 
 /* "Not started" -> "not-started": what came from outside, made one safe word. */
@@ -168,40 +220,55 @@ static void status_text(char *out, size_t n, const char *text)
 int vmm_status(enum vmm_kind kind, const char *socket, unsigned deadline_ms, struct vmm_status *ret,
                struct blix_error *err)
 {
-	const struct vmm_driver *driver = vmm_driver(kind);
+	const char *key = vmm_driver(kind)->status_key, *text = NULL;
 	cleanup(json_freep) cJSON *answer = NULL;
-	const char *text = NULL;
-	int rc;
+	int rc = vmm_call(kind, VMM_STATUS, socket, deadline_ms, &answer, err);
 
-	if (driver->status == NULL)
-		return vmm_unsupported(kind, "ask", err);
-	rc = driver->status(socket, deadline_ms, &answer, err);
 	if (rc < 0)
 		return rc;
-	if (!cJSON_IsObject(answer) ||
-	    json_get_string(answer, driver->status_key, &text, NULL) < 0 || text == NULL ||
-	    text[0] == '\0')
-		return address_fail(err, BLIX_E_CORRUPT, REASON_MALFORMED, "answer has no %s",
-		                    driver->status_key);
+	if (!cJSON_IsObject(answer) || json_get_string(answer, key, &text, NULL) < 0 ||
+	    text == NULL || text[0] == '\0')
+		return address_fail(err, BLIX_E_CORRUPT, REASON_MALFORMED, "answer has no %s", key);
 	status_text(ret->text, sizeof(ret->text), text);
 	return 0;
+}
+
+/* Cloud Hypervisor calls it an error to be asked for the state that it is in. */
+static int vmm_change(enum vmm_kind kind, enum vmm_operation operation, const char *socket,
+                      unsigned deadline_ms, const char *wanted, struct blix_error *err)
+{
+	struct blix_error refusal;
+	struct vmm_status status;
+	int rc = vmm_call(kind, operation, socket, deadline_ms, NULL, &refusal);
+
+	if (rc == 0)
+		return 0;
+	if (rc == -BLIX_E_REFUSED && strcmp(refusal.reason, REASON_ERROR) == 0 &&
+	    vmm_status(kind, socket, deadline_ms, &status, NULL) == 0 &&
+	    strcmp(status.text, wanted) == 0)
+		return 0;
+	if (err != NULL)
+		*err = refusal;
+	return rc;
+}
+
+int vmm_pause(enum vmm_kind kind, const char *socket, unsigned deadline_ms, struct blix_error *err)
+{
+	return vmm_change(kind, VMM_PAUSE, socket, deadline_ms, "paused", err);
+}
+
+int vmm_resume(enum vmm_kind kind, const char *socket, unsigned deadline_ms, struct blix_error *err)
+{
+	return vmm_change(kind, VMM_RESUME, socket, deadline_ms, "running", err);
 }
 
 int vmm_power_button(enum vmm_kind kind, const char *socket, unsigned deadline_ms,
                      struct blix_error *err)
 {
-	const struct vmm_driver *driver = vmm_driver(kind);
-
-	if (driver->power_button == NULL)
-		return vmm_unsupported(kind, "shut down the guest of", err);
-	return driver->power_button(socket, deadline_ms, err);
+	return vmm_call(kind, VMM_POWER_BUTTON, socket, deadline_ms, NULL, err);
 }
 
 int vmm_quit(enum vmm_kind kind, const char *socket, unsigned deadline_ms, struct blix_error *err)
 {
-	const struct vmm_driver *driver = vmm_driver(kind);
-
-	if (driver->quit == NULL)
-		return vmm_unsupported(kind, "end", err);
-	return driver->quit(socket, deadline_ms, err);
+	return vmm_call(kind, VMM_QUIT, socket, deadline_ms, NULL, err);
 }

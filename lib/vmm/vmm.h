@@ -1,5 +1,8 @@
-/* A running hypervisor, whatever its kind: how it is, and the polite and the plain way to end it.
- * Every call blocks, within its deadline, and may be made from any thread. */
+/* A running hypervisor, whatever its kind: how it is, pausing it, and the polite and the plain way
+ * to end it. Every call blocks, within its deadline, and may be made from any thread.
+ *
+ * What a kind cannot do, and why, vmm_cannot() tells; such a call fails with REFUSED, reason
+ * `unsupported`, and those words. */
 #ifndef BLIX_VMM_VMM_H
 #define BLIX_VMM_VMM_H
 
@@ -25,11 +28,22 @@ const char *vmm_kind_name(enum vmm_kind kind); /* "unknown" for VMM_UNKNOWN */
 /* True when vmm_status can ask this kind. */
 bool vmm_kind_answers(enum vmm_kind kind);
 
+enum vmm_operation {
+	VMM_STATUS,
+	VMM_PAUSE,
+	VMM_RESUME,
+	VMM_POWER_BUTTON,
+	VMM_QUIT,
+	VMM_OPERATION_COUNT
+};
+
+/* NULL when this kind can do it, else why not, as the end of a sentence: "crosvm's ...". */
+const char *vmm_cannot(enum vmm_kind kind, enum vmm_operation operation);
+
 struct vmm_status {
 	char text[32]; /* lower case, words joined by '-': "running", "paused", "not-started" ... */
 };
 
-/* The kinds that blix has no protocol for fail with REFUSED, reason `unsupported`. */
 int vmm_status(enum vmm_kind kind, const char *socket, unsigned deadline_ms, struct vmm_status *ret,
                struct blix_error *err);
 /* Asks the guest to shut down. Success says that the hypervisor took the request; whether the guest
@@ -40,6 +54,11 @@ int vmm_status(enum vmm_kind kind, const char *socket, unsigned deadline_ms, str
  * button even when the machine has no ACPI, so its success proves nothing. */
 int vmm_power_button(enum vmm_kind kind, const char *socket, unsigned deadline_ms,
                      struct blix_error *err);
+/* Stops the guest's CPUs, and lets them go on. A guest that is so already is success, whatever the
+ * hypervisor thinks of being asked twice. After TIMEOUT and `closed` only vmm_status tells. */
+int vmm_pause(enum vmm_kind kind, const char *socket, unsigned deadline_ms, struct blix_error *err);
+int vmm_resume(enum vmm_kind kind, const char *socket, unsigned deadline_ms,
+               struct blix_error *err);
 /* Ends the hypervisor without asking the guest. */
 int vmm_quit(enum vmm_kind kind, const char *socket, unsigned deadline_ms, struct blix_error *err);
 

@@ -458,6 +458,85 @@ static void qemu_without_keys(void **state)
 	server_stop(&s);
 }
 
+/* Firecracker's requests, byte for byte; the answer's status alone decides. */
+static void pause_requests(void **state)
+{
+	static const struct step done[] = {
+		{'<', "\"}"}, {'>', "HTTP/1.1 204 No Content\r\n\r\n"}, {0}};
+	struct server s;
+
+	(void)state;
+	server_start(&s, done);
+	assert_int_equal(vmm_pause(VMM_FIRECRACKER, s.path, SOON, NULL), 0);
+	server_stop(&s);
+	assert_memory_equal(s.seen, "PATCH /vm HTTP/1.1\r\n", 20);
+	assert_non_null(strstr(s.seen, "\r\n\r\n{\"state\":\"Paused\"}"));
+	server_start(&s, done);
+	assert_int_equal(vmm_resume(VMM_FIRECRACKER, s.path, SOON, NULL), 0);
+	server_stop(&s);
+	assert_non_null(strstr(s.seen, "\r\n\r\n{\"state\":\"Resumed\"}"));
+}
+
+/* The words of a refusal are told, not those of the question that came after it. */
+static void pause_failures(void **state)
+{
+	static const struct step refused[] = {
+		{'<', "\r\n\r\n"}, {'>', HTTP("405 No", 10, "not booted")}, {0}};
+	static const struct step half[] = {
+		{'<', "\r\n\r\n"}, {'>', "HTTP/1.1 2"}, {'.', NULL}, {0}};
+	static const struct step silent[] = {{'.', NULL}, {0}};
+	static const struct step closing[] = {{'<', "\r\n\r\n"}, {0}};
+	static const struct step garbage[] = {
+		{'<', "\r\n\r\n"}, {'>', "{\"return\": {}}\r\n"}, {0}};
+	static const struct step huge[] = {
+		{'<', "\r\n\r\n"}, {'>', "HTTP/1.1 200 OK\r\n\r\n"}, {'#', "2"}, {0}};
+	static const struct failure rows[] = {
+		{refused, SHORT, BLIX_E_REFUSED, REASON_ERROR},
+		{half, SHORT, BLIX_E_TIMEOUT, REASON_SILENT},
+		{silent, SHORT, BLIX_E_TIMEOUT, REASON_SILENT},
+		{closing, SOON, BLIX_E_UNAVAILABLE, REASON_CLOSED},
+		{garbage, SOON, BLIX_E_CORRUPT, REASON_MALFORMED},
+		{huge, SOON, BLIX_E_TOOBIG, REASON_TOO_BIG},
+	};
+	static const enum vmm_kind kinds[] = {VMM_CLOUD_HYPERVISOR, VMM_FIRECRACKER};
+
+	(void)state;
+	for (size_t i = 0; i < array_size(rows) * array_size(kinds); i++) {
+		const struct failure *row = &rows[i / array_size(kinds)];
+		struct blix_error err;
+		struct server s;
+
+		server_start(&s, row->steps);
+		assert_int_equal(vmm_pause(kinds[i % 2], s.path, row->deadline_ms, &err),
+		                 -(int)row->code);
+		assert_string_equal(err.reason, row->reason);
+		if (row->steps == refused)
+			assert_string_equal(err.text, "HTTP 405: not booted");
+		server_stop(&s);
+	}
+}
+
+/* Each kind can do an operation, or has words for why it cannot. */
+static void capabilities(void **state)
+{
+	(void)state;
+	for (int kind = VMM_UNKNOWN; kind <= VMM_VFKIT; kind++) {
+		struct blix_error err;
+		const char *why = vmm_cannot((enum vmm_kind)kind, VMM_PAUSE);
+		int rc = vmm_pause((enum vmm_kind)kind, "/nowhere", SOON, &err);
+
+		assert_int_equal(rc, why != NULL ? -BLIX_E_REFUSED : -BLIX_E_NOTFOUND);
+		if (why != NULL) {
+			assert_string_equal(err.reason, REASON_NOT_KNOWN);
+			assert_non_null(strstr(err.text, why));
+		}
+	}
+	assert_null(vmm_cannot(VMM_STRATOVIRT, VMM_PAUSE));
+	assert_non_null(vmm_cannot(VMM_STRATOVIRT, VMM_POWER_BUTTON));
+	assert_non_null(vmm_cannot(VMM_FIRECRACKER, VMM_QUIT));
+	assert_non_null(vmm_cannot(VMM_KVMTOOL, VMM_STATUS));
+}
+
 static void kinds(void **state)
 {
 	struct vmm_status status;
@@ -493,6 +572,9 @@ int main(void)
 		cmocka_unit_test(rest_failures),
 		cmocka_unit_test(power_buttons),
 		cmocka_unit_test(qemu_without_keys),
+		cmocka_unit_test(pause_requests),
+		cmocka_unit_test(pause_failures),
+		cmocka_unit_test(capabilities),
 	};
 
 	(void)setenv("http_proxy", "http://127.0.0.1:9", 1); /* must be ignored */
