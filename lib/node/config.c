@@ -9,6 +9,7 @@
 #include "base/limits.h"
 #include "base/parse.h"
 #include "microvm/command_line.h"
+#include "node/supervisor.h"
 #include "sys/clock.h"
 #include "sys/file.h"
 
@@ -39,6 +40,7 @@ void config_init(struct config *config)
 	config->libexec_dir = xstrdup("");
 	config->gcroots_dir = xstrdup("/nix/var/nix/gcroots/microvm");
 	config->nix_config = xstrdup("");
+	config->supervision = xstrdup("auto");
 	config->path = xstrdup(CHILD_PATH);
 	config->election_timeout_ms = 1000;
 	config->heartbeat_ms = 100;
@@ -55,7 +57,8 @@ void config_done(struct config *config)
 	char **texts[] = {&config->name,         &config->cluster, &config->state_dir,
 	                  &config->run_dir,      &config->socket,  &config->group,
 	                  &config->microvms_dir, &config->microvm, &config->libexec_dir,
-	                  &config->gcroots_dir,  &config->path,    &config->nix_config};
+	                  &config->gcroots_dir,  &config->path,    &config->nix_config,
+	                  &config->supervision};
 
 	for (size_t i = 0; i < array_size(texts); i++)
 		free(*texts[i]);
@@ -225,6 +228,7 @@ static int parse_texts(const cJSON *root, struct config *config, struct blix_err
 		{"libexecDir", &config->libexec_dir},
 		{"gcrootsDir", &config->gcroots_dir},
 		{"path", &config->path},
+		{"supervision", &config->supervision},
 	};
 	int rc = 0;
 
@@ -240,7 +244,7 @@ static int parse_tree(const cJSON *root, struct config *config, struct blix_erro
 		"socket",         "group",      "microvmsDir", "microvm",   "libexecDir",
 		"gcrootsDir",     "path",       "nix",         "buildsMax", "retryMs",
 		"buildTimeoutMs", "overcommit", "capacity",    "reserved",  "electionTimeoutMs",
-		"heartbeatMs",    "servers",    NULL};
+		"heartbeatMs",    "servers",    "supervision", NULL};
 	int rc;
 
 	if ((rc = json_only_keys(root, keys, err)) < 0 ||
@@ -436,6 +440,7 @@ static int own_identity(struct config *config, struct blix_error *err)
 
 int config_finish(struct config *config, const char *program, struct blix_error *err)
 {
+	const struct supervisor *supervisor;
 	int rc;
 
 	find_libexec(config, program);
@@ -446,7 +451,9 @@ int config_finish(struct config *config, const char *program, struct blix_error 
 	}
 	find_microvm(config);
 	default_name(config);
-	if ((rc = check_paths(config, err)) < 0 || (rc = parse_name("name", config->name, err)) < 0)
+	if ((rc = check_paths(config, err)) < 0 ||
+	    (rc = parse_name("name", config->name, err)) < 0 ||
+	    (rc = supervisor_choose(config, &supervisor, err)) < 0)
 		return rc;
 	if ((rc = file_make_dirs(config->state_dir, 0750, err)) < 0 ||
 	    (rc = file_make_dirs(config->run_dir, 0755, err)) < 0)

@@ -31,6 +31,7 @@ struct config {
 	char *gcroots_dir;  /* /nix/var/nix/gcroots/microvm */
 	char *nix_config;   /* lines added to NIX_CONFIG of every child */
 	char *path;         /* PATH of every child */
+	char *supervision;  /* "auto", or a row of supervisor.h */
 	unsigned election_timeout_ms, heartbeat_ms;
 	unsigned builds_max;        /* resolves and builds at once */
 	unsigned build_deadline_ms; /* of one build */

@@ -213,6 +213,7 @@ static int open_executor(struct daemon *d, struct blix_error *err)
 	struct node_executor_config executor = {
 		.loop = d->loop,
 		.config = d->config,
+		.supervisor = d->supervisor,
 		.node = d->config->id,
 		.cluster = d->config->cluster,
 		.state = d->state,
@@ -255,6 +256,9 @@ int daemon_start(struct daemon *d, struct blix_error *err)
 		blix_hint(err, "another blixd uses this state directory");
 		return rc;
 	}
+	if ((rc = supervisor_choose(d->config, &d->supervisor, err)) < 0)
+		return rc;
+	xreplace(&d->facts.supervision, d->supervisor->name);
 	if ((rc = fetch_pool_open(d->loop, &d->fetch, err)) < 0 ||
 	    (rc = open_consensus(d, err)) < 0)
 		return rc;

@@ -17,6 +17,7 @@ struct wait; /* wait.c: a request that waits for the state */
 struct daemon {
 	uv_loop_t *loop;
 	const struct config *config;
+	const struct supervisor *supervisor;
 	void (*fatal)(const struct blix_error *err);
 	int lock_fd; /* one daemon per state directory */
 	struct state *state;

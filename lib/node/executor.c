@@ -308,6 +308,7 @@ int node_executor_open(const struct node_executor_config *config, struct node_ex
 	LIST_INIT(&e->told);
 	executor_init(&e->machine, config->node, config->config->builds_max,
 	              config->config->retry_ms);
+	e->supervisor = config->supervisor;
 	host_fill(e);
 	rc = host_prepare(e, err);
 	if (rc < 0) {

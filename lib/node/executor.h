@@ -1,7 +1,7 @@
 /* The executor on the loop: turns what the state, the host and children say into events of the
  * core's machine (core/executor.h), and its actions into processes, files and proposals.
  *
- * VMs are never children of this process: a shim stands by each, so closing the executor, or
+ * VMs are never children of this process: a supervisor stands by each, so closing the executor, or
  * killing the daemon, leaves them running. What is there is found again by microvm-status before
  * anything is done about a VM.
  */
@@ -10,6 +10,7 @@
 
 #include "core/state.h"
 #include "node/config.h"
+#include "node/supervisor.h"
 
 #include <uv.h>
 
@@ -21,6 +22,7 @@ typedef void (*node_executor_answer_cb)(void *cb_data, int status,
 struct node_executor_config {
 	uv_loop_t *loop;
 	const struct config *config; /* lives as long as the executor */
+	const struct supervisor *supervisor;
 	uint64_t node;
 	const char *cluster;
 	const struct state *state; /* the live one, only read */

@@ -5,6 +5,7 @@
  *   executor_host.c    paths, ownership of directories, what was seen
  *   executor_resolve.c executor_build.c executor_run.c executor_remove.c   the actions
  *   executor_watch.c   the end of a runner, the ready line of a guest
+ *   supervisor*.c      who stands by a VM's process (supervisor.h)
  */
 #ifndef BLIX_NODE_EXECUTOR_INTERNAL_H
 #define BLIX_NODE_EXECUTOR_INTERNAL_H
@@ -14,6 +15,7 @@
 #include "microvm/command_line.h"
 #include "microvm/status.h"
 #include "node/executor.h"
+#include "node/supervisor.h"
 
 struct watch;
 struct ready;
@@ -56,6 +58,7 @@ LIST_HEAD(answer_list, answer);
 struct node_executor {
 	struct node_executor_config config;
 	struct microvm_host host;
+	const struct supervisor *supervisor;
 	char *status, *shim, *home, *tmp; /* paths */
 	struct executor machine;
 	struct executor_actions actions;

@@ -1,18 +1,17 @@
 /* START, STOP, STATUS, and the looks between them.
  *
- * START hands the runner to a shim, which outlives us, and asks microvm-status what came of it.
- * STOP asks the guest through its hypervisor on a thread of the pool, or signals the very process
- * that was identified. The end itself is noticed by executor_watch.c.
+ * START hands the runner to the host's supervisor (supervisor.h), which outlives us, and asks
+ * microvm-status what came of it. STOP asks the guest through its hypervisor on a thread of the
+ * pool, or has the supervisor signal the very process that was identified. The end itself is
+ * noticed by executor_watch.c.
  */
 #include "node/executor_internal.h"
 
 #include "base/alloc.h"
 #include "base/buf.h"
-#include "microvm/nix_error.h"
 #include "sys/clock.h"
 #include "sys/file.h"
 #include "sys/log.h"
-#include "sys/process.h"
 #include "vmm/vmm.h"
 
 #include <dirent.h>
@@ -23,7 +22,6 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#define SHIM_DEADLINE_MS   30000
 #define STATUS_DEADLINE_MS 10000
 #define BUTTON_DEADLINE_MS 2000
 #define LOOK_NAMES         256 /* in one call: their bytes stay far below what exec takes */
@@ -92,19 +90,6 @@ void look_at(struct local *local)
 	status_begin(job);
 }
 
-static void on_shim(struct job *job, struct child_result *result)
-{
-	if (!child_ok(result)) {
-		cleanup(freep) char *tail = nix_error_tail(result->err.data);
-		char how[64];
-
-		child_describe(result, how, sizeof(how));
-		(void)blix_fail(&job->err, BLIX_E_START, "blix-shim %s: %s", how, tail);
-		blix_reason(&job->err, "start-failed");
-	}
-	status_begin(job);
-}
-
 /* The links that upstream's units would make, and an empty console. */
 static int prepare_start(struct job *job)
 {
@@ -135,8 +120,6 @@ static int prepare_start(struct job *job)
 
 void start_begin(struct job *job)
 {
-	struct argv argv = ARGV_EMPTY;
-
 	if (prepare_start(job) < 0) {
 		job_fail(job, false);
 		return;
@@ -145,8 +128,7 @@ void start_begin(struct job *job)
 	job->starts = job->local->starts;
 	job->local->start_ms = clock_boot_ms();
 	job->local->started_ms = clock_wall_ms();
-	microvm_argv_start(&job->e->host, job->vm->name, job->vm->uid, job->vm->epoch, &argv);
-	job_spawn(job, &argv, SHIM_DEADLINE_MS, on_shim);
+	job->e->supervisor->start(job);
 }
 
 /* The control socket, as microvm-status chooses it: NAME.sock, else the first by name. */
@@ -213,14 +195,6 @@ static void on_button(uv_work_t *work, int status)
 	job_end(job);
 }
 
-static int signal_process(const struct identity *who, int sig, struct blix_error *err)
-{
-	cleanup(closep) int fd = -1;
-	int rc = process_open((pid_t)who->pid, who->start_time, who->boot_id, &fd, err);
-
-	return rc == 0 ? process_signal(fd, sig, err) : rc;
-}
-
 void stop_begin(struct job *job)
 {
 	int rc;
@@ -234,12 +208,9 @@ void stop_begin(struct job *job)
 		}
 		return;
 	}
-	rc = signal_process(&job->identity, job->stop == STOP_TERM ? SIGTERM : SIGKILL, &job->err);
-	if (rc == -BLIX_E_NOTFOUND) /* it ended meanwhile, which is what was wanted */
-		job->err.code = BLIX_OK;
 	if (!watch_exists(job->local))
 		look_at(job->local);
-	job_end(job);
+	job->e->supervisor->send_signal(job, job->stop == STOP_TERM ? SIGTERM : SIGKILL);
 }
 
 /* Several VMs at once: what stands on the host when their part of the state is first heard of. */

@@ -75,7 +75,6 @@ void probe_facts(const struct config *config, struct node_facts *facts)
 	facts->overcommit_memory = config->overcommit_memory;
 	free(facts->hypervisors);
 	facts->hypervisors = find_hypervisors(config);
-	xreplace(&facts->supervision, "shim");
 	xreplace(&facts->microvm_command, config->microvm);
 	xreplace(&facts->version, BLIX_VERSION);
 	xreplace(&facts->boot_id, clock_boot_id());

@@ -10,7 +10,7 @@
 
 #include <uv.h>
 
-/* Everything but `accel`, which stays "". *facts is initialised by it. */
+/* Everything but `accel` and `supervision`, which stay "". *facts is initialised by it. */
 void probe_facts(const struct config *config, struct node_facts *facts);
 
 struct probe;

@@ -1,6 +1,7 @@
 /* lib/node/config: what a configuration may say, and that every mistake is named. */
 #include "base/alloc.h"
 #include "node/config.h"
+#include "node/supervisor.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -35,6 +36,27 @@ static void accepts(void **state)
 	assert_string_equal(config.nix_config, "sandbox = false");
 	assert_int_equal(config.memory_bytes, 1 << 30);
 	assert_string_equal(config.microvms_dir, "/var/lib/microvms");
+	config_done(&config);
+}
+
+/* The choice by looking, the choice by name, and a name that is none. */
+static void chooses_a_supervisor(void **state)
+{
+	const struct supervisor *supervisor = NULL;
+	struct blix_error err;
+	struct config config;
+
+	(void)state;
+	assert_int_equal(parse(&config, "{\"supervision\":\"shim\"}", &err), 0);
+	assert_int_equal(supervisor_choose(&config, &supervisor, &err), 0);
+	assert_string_equal(supervisor->name, "shim");
+	config_done(&config);
+	assert_int_equal(parse(&config, "{}", &err), 0);
+	assert_int_equal(supervisor_choose(&config, &supervisor, &err), 0);
+	config_done(&config);
+	assert_int_equal(parse(&config, "{\"supervision\":\"runit\"}", &err), 0);
+	assert_int_equal(supervisor_choose(&config, &supervisor, &err), -BLIX_E_SPEC);
+	assert_non_null(strstr(err.text, "supervision"));
 	config_done(&config);
 }
 
@@ -159,6 +181,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(accepts),
+		cmocka_unit_test(chooses_a_supervisor),
 		cmocka_unit_test(names_each_mistake),
 		cmocka_unit_test(one_server_keeps_its_identity),
 		cmocka_unit_test(the_hosts_own_microvm),

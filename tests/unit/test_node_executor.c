@@ -170,6 +170,7 @@ static void executor_open(struct bench *b)
 {
 	const struct node_executor_config config = {.loop = &b->loop,
 	                                            .config = &b->config,
+	                                            .supervisor = &supervisor_shim,
 	                                            .node = ME,
 	                                            .cluster = "c1",
 	                                            .state = b->state,

@@ -1,0 +1,32 @@
+/* Who stands by a VM's process. One row per way of doing it; the choice is made once, when the
+ * daemon opens: by looking at the host, or by the key `supervision`. Nothing else of the executor
+ * knows which row it is: what runs is told by microvm-status in every case.
+ *
+ * Happy path: start() makes the runner run and ends the job with a look (status_begin());
+ * send_signal() reaches the very process that the last look identified. How they fail: the job ends
+ * with the reason, and the machine looks again.
+ */
+#ifndef BLIX_NODE_SUPERVISOR_H
+#define BLIX_NODE_SUPERVISOR_H
+
+#include "node/config.h"
+
+struct job;
+
+struct supervisor {
+	const char *name; /* "shim": as configured and shown */
+	/* Does this host have what it takes? The first row that fits is taken. */
+	bool (*fits)(const struct config *config);
+	/* START, after the directory and an empty console were prepared. Ends the job. */
+	void (*start)(struct job *job);
+	/* TERM or KILL of job->identity. Ends the job; a process that has ended is success. */
+	void (*send_signal)(struct job *job, int sig);
+};
+
+extern const struct supervisor supervisor_shim;
+
+/* -BLIX_E_SPEC when the configuration names none, or one that this host does not have. */
+int supervisor_choose(const struct config *config, const struct supervisor **ret,
+                      struct blix_error *err);
+
+#endif

@@ -1,0 +1,56 @@
+/* The row `shim`: each VM is a child of its own blix-shim, which outlives us. Fits every host.
+ *
+ * START hands the runner to a new shim, which says by its exit code whether the runner came to run.
+ * Signals go through a pidfd to the process that was identified, never to a bare pid.
+ */
+#include "node/executor_internal.h"
+
+#include "base/alloc.h"
+#include "microvm/nix_error.h"
+#include "sys/file.h"
+#include "sys/process.h"
+
+#define SHIM_DEADLINE_MS 30000
+
+static bool fits(const struct config *config)
+{
+	(void)config;
+	return true;
+}
+
+static void on_shim(struct job *job, struct child_result *result)
+{
+	if (!child_ok(result)) {
+		cleanup(freep) char *tail = nix_error_tail(result->err.data);
+		char how[64];
+
+		child_describe(result, how, sizeof(how));
+		(void)blix_fail(&job->err, BLIX_E_START, "blix-shim %s: %s", how, tail);
+		blix_reason(&job->err, "start-failed");
+	}
+	status_begin(job);
+}
+
+static void start(struct job *job)
+{
+	struct argv argv = ARGV_EMPTY;
+
+	microvm_argv_start(&job->e->host, job->vm->name, job->vm->uid, job->vm->epoch, &argv);
+	job_spawn(job, &argv, SHIM_DEADLINE_MS, on_shim);
+}
+
+static void send_signal(struct job *job, int sig)
+{
+	const struct identity *who = &job->identity;
+	cleanup(closep) int fd = -1;
+	int rc = process_open((pid_t)who->pid, who->start_time, who->boot_id, &fd, &job->err);
+
+	if (rc == 0)
+		rc = process_signal(fd, sig, &job->err);
+	if (rc == -BLIX_E_NOTFOUND) /* it ended meanwhile, which is what was wanted */
+		job->err.code = BLIX_OK;
+	job_end(job);
+}
+
+const struct supervisor supervisor_shim = {
+	.name = "shim", .fits = fits, .start = start, .send_signal = send_signal};
