@@ -34,6 +34,8 @@
 #define LIMIT_HTTP_RECEIVE 10000u       /* ms from a request line to the end of its body */
 #define LIMIT_HTTP_IDLE    60000u       /* ms without a request, or without progress of an answer */
 #define LIMIT_HTTP_PIECE   (256u << 10) /* bytes of one piece of a streamed answer */
+#define LIMIT_WIRE_QUEUE   (1u << 20)   /* bytes that wait for the reader of a stream: 4 windows */
+#define LIMIT_WIRE_LINGER  10000u       /* ms for the last bytes of a stream that has ended */
 #define LIMIT_FETCHES      4096u        /* requests of one daemon under way to others */
 #define LIMIT_JSON_DEPTH   32
 #define LIMIT_JSON_NODES   10000u     /* of a request; answers may be larger */

@@ -31,8 +31,8 @@ void http_answer_header(struct http_request *request, const char *name, const ch
 	line->value = xstrdup(value);
 }
 
-static void request_answer(struct http_request *request, int status, const char *content_type,
-                           struct MHD_Response *response)
+void request_answer(struct http_request *request, int status, const char *content_type,
+                    struct MHD_Response *response)
 {
 	enum MHD_Result added = MHD_YES;
 

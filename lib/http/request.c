@@ -113,6 +113,7 @@ void request_free(struct http_request *request)
 	if (request == NULL)
 		return;
 	request_unwatch(request);
+	upgrade_missed(request);
 	if (request->response != NULL)
 		MHD_destroy_response(request->response);
 	for (size_t i = 0; i < request->n_headers; i++) {

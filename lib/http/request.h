@@ -61,6 +61,8 @@ struct http_request {
 	void (*cancel)(void *data);
 	void *cancel_data;
 	struct http_watch *watch;
+	http_upgraded taken; /* owed to who answered with an upgrade */
+	void *taken_data;
 };
 
 /* One per connection. In at most one of the server's two lists of deadlines. */
@@ -71,6 +73,7 @@ struct http_connection {
 	int fd;
 	bool refused; /* too many of this uid */
 	struct http_request *request;
+	struct http_upgrade *upgrade;        /* NULL: it speaks HTTP */
 	struct http_connection *next, *prev; /* all of the server's */
 	struct http_deadlines *deadlines;
 	struct http_connection *later, *sooner;
@@ -114,6 +117,9 @@ bool request_begin(struct http_request *request, const char *method);
 int request_body(struct http_request *request, const char *data, size_t n);
 
 /* answer.c */
+/* The one end of all answers: takes the response. */
+void request_answer(struct http_request *request, int status, const char *content_type,
+                    struct MHD_Response *response);
 void request_refuse(struct http_request *request, enum blix_code code, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
@@ -121,6 +127,15 @@ void request_refuse(struct http_request *request, enum blix_code code, const cha
 void request_answered(struct http_request *request);
 void request_unwatch(struct http_request *request);
 void request_watch(struct http_request *request);
+
+/* Has libmicrohttpd look at the connection in the next turn. */
+void connection_kick(struct http_connection *connection);
+
+/* upgrade.c */
+/* The request is freed before its upgrade began. */
+void upgrade_missed(struct http_request *request);
+/* The server closes. */
+void upgrade_cut(struct http_connection *connection);
 
 /* listen.c */
 int listen_open(const struct http_config *config, int *ret_fd, struct blix_error *err);

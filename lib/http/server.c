@@ -226,13 +226,18 @@ static enum MHD_Result on_request(void *data, struct MHD_Connection *mhd, const 
 }
 
 /* Libmicrohttpd looks at a resumed connection at its next run and has no means to ask for one. */
-static void connection_resume(struct http_connection *connection)
+void connection_kick(struct http_connection *connection)
 {
 	struct http_server *server = connection->server;
 
-	MHD_resume_connection(connection->mhd);
 	server->run_again = true;
 	(void)uv_timer_start(&server->timer, on_timer, 0, 0);
+}
+
+static void connection_resume(struct http_connection *connection)
+{
+	MHD_resume_connection(connection->mhd);
+	connection_kick(connection);
 }
 
 void request_answered(struct http_request *request)
@@ -372,6 +377,7 @@ static void cancel_waiting(struct http_server *server)
 
 	(void)blix_fail(&err, BLIX_E_UNAVAILABLE, "the daemon is stopping");
 	for (struct http_connection *c = server->connections; c != NULL; c = c->next) {
+		upgrade_cut(c);
 		request = c->request;
 		if (request == NULL || request->state != HTTP_WAITING)
 			continue;
@@ -430,13 +436,14 @@ static struct MHD_Daemon *daemon_start(struct http_server *server)
 {
 	const struct http_config *config = &server->config;
 
-	return MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request,
-	                        server, MHD_OPTION_LISTEN_SOCKET, server->listen_fd,
-	                        MHD_OPTION_CONNECTION_LIMIT, config->connections_max,
-	                        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL_BYTES,
-	                        MHD_OPTION_CONNECTION_TIMEOUT, (config->idle_ms + 999) / 1000,
-	                        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_URI_LOG_CALLBACK,
-	                        on_uri, server, MHD_OPTION_NOTIFY_CONNECTION, on_connection, server,
+	return MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_UPGRADE | MHD_ALLOW_SUSPEND_RESUME, 0,
+	                        NULL, NULL, on_request, server, MHD_OPTION_LISTEN_SOCKET,
+	                        server->listen_fd, MHD_OPTION_CONNECTION_LIMIT,
+	                        config->connections_max, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+	                        (size_t)POOL_BYTES, MHD_OPTION_CONNECTION_TIMEOUT,
+	                        (config->idle_ms + 999) / 1000, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+	                        MHD_OPTION_URI_LOG_CALLBACK, on_uri, server,
+	                        MHD_OPTION_NOTIFY_CONNECTION, on_connection, server,
 	                        MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_END);
 }
 

@@ -27,12 +27,14 @@
 #include "base/error.h"
 #include "base/json.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 #include <uv.h>
 
 struct http_server;
 struct http_request; /* owned by the server, valid until answered or cancelled */
+struct http_upgrade; /* a connection that has left HTTP */
 
 /* Who connected, by SO_PEERCRED: as of connect(), not of this request. */
 struct http_peer {
@@ -113,6 +115,20 @@ void http_answer_error(struct http_request *request, const struct blix_error *er
 void http_answer_stream(struct http_request *request, int status, const char *content_type,
                         int (*produce)(void *data, struct buf *out), void (*done)(void *data),
                         void *data);
+
+/* True when the client asks for `protocol` by its headers Connection and Upgrade. */
+bool http_wants_upgrade(const struct http_request *request, const char *protocol);
+/* 101: the connection leaves HTTP. taken() is called once, at a later turn: with a descriptor of
+ * the socket, which is the callee's to close, and the n bytes that the client has sent already; or
+ * with NULL and -1 when it went away before. The connection counts for the server's limits until
+ * http_upgrade_close(), which must be called once, may be called from taken(), and ends the
+ * connection whatever still waits in it. A server that closes shuts the socket down, so that its
+ * reader sees the end. */
+typedef void (*http_upgraded)(void *data, struct http_upgrade *upgrade, int fd, const char *bytes,
+                              size_t n);
+void http_answer_upgrade(struct http_request *request, const char *protocol, http_upgraded taken,
+                         void *data);
+void http_upgrade_close(struct http_upgrade *upgrade);
 
 /* Who does not answer before the handler returns must set this: cb is called once, instead of an
  * answer, when the client goes away or the server closes; after it the request is gone. Answering
