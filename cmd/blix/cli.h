@@ -23,6 +23,7 @@
 	X(LABEL, "label", 0, "K=V", "label; may be given several times")                           \
 	X(READY, "ready", 0, "console:TEXT", "ready once TEXT stands on the console; wait for it") \
 	X(NODE, "node", 0, "N", "the only node it may run on")                                     \
+	X(RESTART, "restart", 0, "P", "always, on-failure (default) or never: after it ended")     \
 	X(STOPPED, "stopped", 0, NULL, "create it, do not start it")                               \
 	X(PLAIN, "plain", 0, NULL, "pass the flake untouched: nothing of it is overridden")        \
 	X(DRY_RUN, "dry-run", 0, NULL, "let the server check and place it, change nothing")        \
@@ -102,6 +103,7 @@ struct arguments {
 	size_t n_names;
 	const char *values[OPTION_COUNT]; /* NULL: not given; "" for flags */
 	struct labels labels;
+	enum vm_restart restart;
 	uint32_t cpus;
 	uint64_t memory_bytes, grace_ms, tail;
 };

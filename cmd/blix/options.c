@@ -102,6 +102,8 @@ static int option_take(struct cli *cli, enum option_index option, const char *te
 		rc = parse_cpus(arguments, value, err);
 	else if (option == OPTION_MEMORY)
 		rc = parse_size(value, &arguments->memory_bytes, err);
+	else if (option == OPTION_RESTART)
+		rc = vm_restart_parse(value, &arguments->restart, err);
 	else if (option == OPTION_GRACE)
 		rc = parse_grace(arguments, value, err);
 	else if (option == OPTION_TAIL)

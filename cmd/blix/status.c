@@ -72,7 +72,8 @@ static void find_vm_problems(const cJSON *vms, cJSON *problems)
 		const char *reason = text_at(vm, "status.reason");
 		bool stuck = strcmp(phase, "Pending") == 0 && reason[0] != '\0';
 
-		if (stuck || strcmp(phase, "Failed") == 0 || strcmp(phase, "Unknown") == 0)
+		if (stuck || strcmp(phase, "Failed") == 0 || strcmp(phase, "CrashLoop") == 0 ||
+		    strcmp(phase, "Unknown") == 0)
 			problem_add(problems,
 			            xasprintf("vm %s: %s%s%s", text_at(vm, "metadata.name"), phase,
 			                      reason[0] != '\0' ? ": " : "", reason));

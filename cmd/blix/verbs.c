@@ -19,8 +19,8 @@ const struct verb verbs[] = {
 	{"vm", "create", NULL, "create VMs and wait until they run", "NAME... --flake REF[#ATTR]",
          "blix vm create web --flake github:me/vms#web --memory 1GiB",
          WITH(FLAKE) | WITH(CPUS) | WITH(MEMORY) | WITH(HYPERVISOR) | WITH(LABEL) | WITH(READY) |
-                 WITH(NODE) | WITH(STOPPED) | WITH(PLAIN) | WITH(DRY_RUN) | WITH(NO_WAIT) |
-                 WITH_COMMON,
+                 WITH(NODE) | WITH(RESTART) | WITH(STOPPED) | WITH(PLAIN) | WITH(DRY_RUN) |
+                 WITH(NO_WAIT) | WITH_COMMON,
          1, MANY, OPERAND_NEW_VM, PATIENCE_WAIT, vm_create_run},
 	{"vm", "list", "ls", "list VMs", "", "blix vm list -l tier=web",
          WITH(SELECTOR) | WITH_TABLE | WITH_COMMON, 0, 0, OPERAND_NONE, PATIENCE_CALL, vm_list_run},

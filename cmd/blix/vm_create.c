@@ -61,6 +61,7 @@ static int spec_fill(struct cli *cli, struct vm_spec *spec, struct blix_error *e
 		xreplace(&spec->ready, values[OPTION_READY]);
 	if (given(cli, OPTION_NODE))
 		xreplace(&spec->node, values[OPTION_NODE]);
+	spec->restart = arguments->restart;
 	spec->plain = given(cli, OPTION_PLAIN);
 	if (given(cli, OPTION_STOPPED))
 		spec->power = VM_POWER_STOPPED;

@@ -37,6 +37,7 @@ static void show_spec(const cJSON *object)
 {
 	print_fieldf("flake", "%s#%s", text_at(object, "spec.flake"), text_at(object, "spec.attr"));
 	print_field("wanted", text_at(object, "spec.powerState"));
+	print_field("restart", text_at(object, "spec.restartPolicy"));
 	print_field("ready when", text_at(object, "spec.ready"));
 	print_field("only on node", text_at(object, "spec.node"));
 	if (true_at(object, "spec.plain"))
@@ -47,6 +48,16 @@ static void show_spec(const cJSON *object)
 static const char *first_path(const cJSON *object, const char *path, const char *path2)
 {
 	return at(object, path) != NULL ? path : path2;
+}
+
+static void show_crashes(const cJSON *object)
+{
+	const char *next = text_at(object, "status.crashes.nextTryAt");
+
+	if (at(object, "status.crashes") != NULL)
+		print_fieldf("crashes", "%" PRIu64 " in a row%s%s",
+		             u64_at(object, "status.crashes.count"),
+		             next[0] != '\0' ? ", next start at " : "", next);
 }
 
 static void show_system(const cJSON *object)
@@ -66,6 +77,7 @@ static void show_system(const cJSON *object)
 	print_field("started", text_at(object, "status.startedAt"));
 	show_number("restarts", object, "status.restarts");
 	show_number("exit code", object, "status.exitCode");
+	show_crashes(object);
 }
 
 static void show_timings(const cJSON *object)

@@ -96,6 +96,19 @@ static int status_error(const struct watch *watch, enum blix_code otherwise, str
 	return -(int)code;
 }
 
+static int crash_error(const struct watch *watch, struct blix_error *err)
+{
+	uint64_t count = u64_at(watch->object, "status.crashes.count");
+
+	(void)status_error(watch, BLIX_E_START, err);
+	if (at(watch->object, "status.exitCode") != NULL)
+		return blix_wrap(err,
+		                 "crash loop: ended %" PRIu64
+		                 " times in a row, last with exit code %" PRIu64,
+		                 count, u64_at(watch->object, "status.exitCode"));
+	return blix_wrap(err, "crash loop: ended %" PRIu64 " times in a row", count);
+}
+
 static bool is_unplaceable(const cJSON *object)
 {
 	return phase_is(object, "Pending") &&
@@ -114,6 +127,8 @@ static int judge(const struct watch *watch, struct blix_error *err)
 		return blix_fail(err, BLIX_E_REFUSED, "it is being deleted");
 	if (phase_is(watch->object, "Failed"))
 		return status_error(watch, BLIX_E_START, err);
+	if (up && phase_is(watch->object, "CrashLoop"))
+		return crash_error(watch, err);
 	if (up && is_unplaceable(watch->object))
 		return status_error(watch, BLIX_E_NOROOM, err);
 	if (up && watch->begun && phase_is(watch->object, "Stopped")) {

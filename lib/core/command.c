@@ -141,6 +141,8 @@ static void put_report(struct buf *out, const struct command *c)
 	put_u64(out, r->started_ms);
 	put_u32(out, (uint32_t)r->exit_code);
 	put_u32(out, r->duration_ms);
+	put_u32(out, r->wait_ms);
+	put_u8(out, r->stable);
 }
 
 static void get_report(struct codec *in, struct command *c)
@@ -159,6 +161,8 @@ static void get_report(struct codec *in, struct command *c)
 	r->started_ms = get_u64(in);
 	r->exit_code = (int32_t)get_u32(in);
 	r->duration_ms = get_u32(in);
+	r->wait_ms = get_u32(in);
+	r->stable = get_bool(in);
 	if (r->kind < VM_REPORT_BUILDING)
 		in->failed = true;
 }

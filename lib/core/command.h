@@ -11,7 +11,7 @@
 #include "core/node.h"
 #include "core/vm.h"
 
-#define COMMAND_VERSION 1
+#define COMMAND_VERSION 2
 
 enum command_kind {
 	COMMAND_VM_CREATE = 1,
@@ -38,11 +38,13 @@ enum vm_report_kind {
 	VM_REPORT_RUNNING = 3,  /* pid, started_ms, runner, start_ms */
 	VM_REPORT_READY = 4,    /* ready_ms */
 	VM_REPORT_STOPPED = 5,  /* it was asked to stop and its process is gone. exit_code */
-	VM_REPORT_EXITED = 6,   /* it ended by itself. exit_code; clean when 0 */
+	VM_REPORT_EXITED = 6,   /* it ended by itself. exit_code, stable, wait_ms; code, reason and
+	                           message unless it ended cleanly */
 	VM_REPORT_RETRY = 7,    /* an attempt failed, another follows. code, reason, message */
 	VM_REPORT_FAILED = 8,   /* the node gave up. code, reason, message */
 	VM_REPORT_UNKNOWN = 9,  /* a process is there that cannot be identified. reason, message */
 	VM_REPORT_GONE = 10,    /* nothing of it is left on this node */
+	VM_REPORT_STABLE = 11,  /* after crashes it has run long enough to count as well */
 	VM_REPORT_KIND_COUNT
 };
 
@@ -57,6 +59,8 @@ struct vm_report {
 	uint64_t started_ms;  /* wall clock, as the supervisor noted it */
 	int32_t exit_code;    /* of the run that ended; -1: none did */
 	uint32_t duration_ms; /* build_ms, start_ms or ready_ms */
+	uint32_t wait_ms;     /* the pause before the next start, if there is to be one */
+	bool stable;          /* the run that ended was long, or ready */
 };
 
 struct command {

@@ -187,6 +187,8 @@ static void on_desired(struct turn *t, const struct executor_event *event)
 	const char *out_path = vm->desired.out_path;
 	uint32_t grace_ms = vm->desired.grace_ms;
 	enum vm_phase phase = vm->desired.phase;
+	uint32_t crashes = vm->desired.crashes;
+	bool known = vm->wanted && !moved;
 
 	if (moved) {
 		vm->tries = 0;
@@ -203,6 +205,15 @@ static void on_desired(struct turn *t, const struct executor_event *event)
 	if (vm->stop == STOP_ASK && grace_ms != desired->grace_ms)
 		vm->stop_next_ms = t->now_ms;
 	vm->wanted = true;
+	/* A pause that a daemon before us began, and one that somebody ended by asking for a start.
+	 */
+	if (!known && desired->crashes > 0) {
+		vm->wait_ms = t->now_ms + desired->retry_in_ms;
+		vm->resting = true;
+	} else if (known && vm->resting && crashes > 0 && desired->crashes == 0) {
+		vm->wait_ms = 0;
+		vm->resting = false;
+	}
 	/* A wait belongs to what was tried: stopping or deleting does not inherit it. */
 	if (phase != desired->phase && !rule_wants_running(vm)) {
 		vm->tries = 0;

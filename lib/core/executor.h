@@ -9,8 +9,9 @@
  *
  * Happy path of a start: DESIRED(Scheduled) -> CREATE, report Building; DONE -> START, report
  * Starting; DONE, seen running, and still so a moment later -> report Running; READY -> report
- * Ready. A failed attempt is reported as Retry and made again after a doubled wait; the third is
- * Failed.
+ * Ready. A build or start that fails is reported as Retry and made again after a doubled wait; the
+ * third is Failed. A runner that ends is reported as Exited: the state knows its restart policy and
+ * answers with the phase that follows; only the pause before the next start is kept here.
  */
 #ifndef BLIX_CORE_EXECUTOR_H
 #define BLIX_CORE_EXECUTOR_H
@@ -21,9 +22,9 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
-#define EXECUTOR_TRIES         3
+#define EXECUTOR_TRIES         3     /* of a build, or of starting the runner at all */
 #define EXECUTOR_SETTLE_MS     250   /* from its start until a process counts as running */
-#define EXECUTOR_STABLE_MS     10000 /* a run this long was no failed attempt */
+#define EXECUTOR_STABLE_MS     10000 /* a run this long ends a row of crashes */
 #define EXECUTOR_STEP_MS       5000 /* between the steps of a stop; a booting guest misses the button */
 #define EXECUTOR_BOOT_MS       2000  /* a hypervisor so young may not listen yet */
 #define EXECUTOR_STRAY_MS      10000 /* grace of a process that should not be there */
@@ -42,6 +43,8 @@ struct executor_desired {
 	bool ready;
 	uint32_t grace_ms;
 	uint64_t pid;         /* as last reported */
+	uint32_t crashes;     /* ends in a row */
+	uint32_t retry_in_ms; /* the start after the last of them is due then */
 	const char *out_path; /* the runner it should run, "" while unresolved; copied */
 };
 

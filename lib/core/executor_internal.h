@@ -35,9 +35,12 @@ struct executor_vm {
 
 	unsigned tries;
 	uint64_t wait_ms;  /* no action before */
+	bool resting;      /* wait_ms is the pause after a crash */
 	bool alive;        /* it ran in this epoch, and how that ended was not yet told */
 	uint64_t alive_ms; /* now of the START that brought it up; 0: found running */
 	bool was_ready;
+	uint64_t stable_ms; /* from then on its run counts as stable */
+	bool stable_told;
 	uint32_t build_ms, start_ms;
 
 	enum executor_stop stop;
@@ -82,6 +85,9 @@ void rule_pump(struct turn *t);
 enum progress progress_of(const struct executor_desired *desired);
 void report_progress(struct turn *t, struct executor_vm *vm, enum progress progress);
 void report_ready(struct turn *t, struct executor_vm *vm, uint32_t ms);
+/* The runner ended by itself; failure NULL: cleanly. */
+void report_exited(struct turn *t, struct executor_vm *vm, const struct executor_event *failure);
+void report_stable(struct turn *t, struct executor_vm *vm);
 /* Ends what the machine may decide alone. False when the same was told a moment ago. */
 bool report_end(struct turn *t, struct executor_vm *vm, enum vm_report_kind kind);
 void report_unknown(struct turn *t, struct executor_vm *vm);

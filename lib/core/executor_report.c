@@ -31,6 +31,7 @@ enum progress progress_of(const struct executor_desired *desired)
 	case VM_STOPPING:
 	case VM_STOPPED:
 	case VM_FAILED:
+	case VM_CRASHLOOP:
 	case VM_DELETING:
 	case VM_PHASE_COUNT:
 		break;
@@ -114,8 +115,6 @@ bool report_end(struct turn *t, struct executor_vm *vm, enum vm_report_kind kind
 		turn_wake_at(t, vm, vm->last_ms + REPEAT_MS);
 		return false;
 	}
-	if (kind == VM_REPORT_EXITED)
-		report_progress(t, vm, PROGRESS_RUNNING);
 	r = report_add(t, vm, kind);
 	r->exit_code = vm->seen.exited ? vm->seen.exit_code : -1;
 	vm->ended = true;
@@ -124,6 +123,42 @@ bool report_end(struct turn *t, struct executor_vm *vm, enum vm_report_kind kind
 	vm->last_epoch = vm->desired.epoch;
 	vm->last_ms = t->now_ms;
 	return true;
+}
+
+/* 1, 2, 4 .. 60 s, when retry_ms is 1 s. */
+static uint32_t backoff_ms(const struct turn *t, uint32_t crashes)
+{
+	uint64_t ms = (uint64_t)t->e->retry_ms << (crashes < 16 ? crashes - 1 : 15);
+
+	return ms < VM_BACKOFF_MS_MAX ? (uint32_t)ms : VM_BACKOFF_MS_MAX;
+}
+
+void report_exited(struct turn *t, struct executor_vm *vm, const struct executor_event *failure)
+{
+	bool stable = vm->was_ready || (vm->seen.exited && vm->seen.run_ms >= EXECUTOR_STABLE_MS);
+	struct vm_report *r;
+
+	/* The log hears that it ran before it hears that it ended well. */
+	if (failure == NULL)
+		report_progress(t, vm, PROGRESS_RUNNING);
+	if (!report_end(t, vm, VM_REPORT_EXITED))
+		return;
+	r = &TAILQ_LAST(&vm->reports, report_list)->command.vm_report;
+	r->stable = stable;
+	r->wait_ms = backoff_ms(t, stable ? 1 : vm->desired.crashes + 1);
+	vm->wait_ms = t->now_ms + r->wait_ms;
+	vm->resting = true;
+	if (failure == NULL)
+		return;
+	r->code = failure->code;
+	xreplace(&r->reason, failure->reason);
+	xreplace(&r->message, failure->message != NULL ? failure->message : "");
+}
+
+void report_stable(struct turn *t, struct executor_vm *vm)
+{
+	vm->stable_told = true;
+	(void)report_add(t, vm, VM_REPORT_STABLE);
 }
 
 void report_unknown(struct turn *t, struct executor_vm *vm)

@@ -18,7 +18,7 @@ static bool is_build(enum executor_action_kind kind)
 bool rule_wants_running(const struct executor_vm *vm)
 {
 	static const uint32_t phases = 1u << VM_SCHEDULED | 1u << VM_BUILDING | 1u << VM_STARTING |
-	                               1u << VM_RUNNING | 1u << VM_UNKNOWN;
+	                               1u << VM_RUNNING | 1u << VM_CRASHLOOP | 1u << VM_UNKNOWN;
 
 	return vm->wanted && vm->desired.here && (phases & 1u << vm->desired.phase) != 0;
 }
@@ -86,18 +86,25 @@ static void stop_process(struct turn *t, struct executor_vm *vm, uint32_t grace_
 /* It ran, and no longer does. */
 static void handle_exit(struct turn *t, struct executor_vm *vm)
 {
-	if (vm->was_ready || (vm->seen.exited && vm->seen.run_ms >= EXECUTOR_STABLE_MS))
-		vm->tries = 0;
-	if (vm->seen.exited && vm->seen.exit_code == 0)
-		(void)report_end(t, vm, VM_REPORT_EXITED);
-	else if (vm->seen.exited)
-		fail(t, vm, BLIX_E_START, "runner-exited",
-		     vm->seen.message != NULL ? vm->seen.message : "", false);
+	struct executor_event failure = {
+		.code = BLIX_E_START, .reason = "runner-exited", .message = vm->seen.message};
+
+	if (!vm->seen.exited) {
+		failure.reason = "runner-lost";
+		failure.message = "its process is gone without a trace: killed with its keeper";
+	}
+	report_exited(t, vm, vm->seen.exited && vm->seen.exit_code == 0 ? NULL : &failure);
+}
+
+/* After crashes: a run that lasts is told, once. */
+static void tell_stable(struct turn *t, struct executor_vm *vm)
+{
+	if (vm->desired.crashes == 0 || vm->stable_told || vm->told < PROGRESS_RUNNING)
+		return;
+	if (t->now_ms >= vm->stable_ms)
+		report_stable(t, vm);
 	else
-		fail(t, vm, BLIX_E_START, "runner-lost",
-		     "its process is gone without a trace: killed with its keeper, or the host "
-		     "was restarted",
-		     false);
+		turn_wake_at(t, vm, vm->stable_ms);
 }
 
 static void keep_running(struct turn *t, struct executor_vm *vm)
@@ -106,6 +113,8 @@ static void keep_running(struct turn *t, struct executor_vm *vm)
 		stop_process(t, vm, EXECUTOR_STRAY_MS);
 		return;
 	}
+	if (!vm->alive)
+		vm->stable_ms = t->now_ms + EXECUTOR_STABLE_MS;
 	vm->alive = true;
 	vm->stop = STOP_NONE;
 	/* The end of the run before was never told: this is another process. */
@@ -116,6 +125,7 @@ static void keep_running(struct turn *t, struct executor_vm *vm)
 		turn_wake_at(t, vm, vm->alive_ms + EXECUTOR_SETTLE_MS);
 	else
 		report_progress(t, vm, PROGRESS_RUNNING);
+	tell_stable(t, vm);
 }
 
 static void make_running(struct turn *t, struct executor_vm *vm)
@@ -138,7 +148,9 @@ static void make_running(struct turn *t, struct executor_vm *vm)
 	} else if (built) {
 		report_progress(t, vm, PROGRESS_STARTING);
 		vm->alive_ms = t->now_ms;
-		vm->was_ready = false;
+		vm->stable_ms = t->now_ms + EXECUTOR_STABLE_MS;
+		vm->was_ready = vm->stable_told = vm->resting = false;
+		vm->last_kind = (enum vm_report_kind)0; /* the end of another run is news */
 		turn_act(t, vm, EXECUTOR_START, STOP_NONE);
 	} else {
 		vm->build = vm->seen.directory == DIRECTORY_OURS && vm->seen.runner[0] != '\0'

@@ -15,6 +15,7 @@ void put_spec(struct buf *out, const struct vm_spec *spec)
 	put_u64(out, spec->memory_bytes);
 	put_string(out, spec->hypervisor);
 	put_u32(out, spec->power);
+	put_u32(out, spec->restart);
 	put_string(out, spec->ready);
 	put_string(out, spec->node);
 	put_u8(out, spec->plain);
@@ -35,6 +36,7 @@ void get_spec(struct codec *in, struct vm_spec *spec)
 	spec->memory_bytes = get_u64(in);
 	get_string_into(in, &spec->hypervisor, LIMIT_NAME);
 	spec->power = (enum vm_power)get_enum(in, VM_POWER_STOPPED + 1);
+	spec->restart = (enum vm_restart)get_enum(in, VM_RESTART_COUNT);
 	get_string_into(in, &spec->ready, LIMIT_READY);
 	get_string_into(in, &spec->node, LIMIT_NAME);
 	spec->plain = get_bool(in);
@@ -104,6 +106,8 @@ static void put_status(struct buf *out, const struct vm *vm)
 	put_u64(out, vm->pid);
 	put_u64(out, vm->started_ms);
 	put_u32(out, vm->restarts);
+	put_u32(out, vm->crashes);
+	put_u64(out, vm->retry_ms);
 	put_u32(out, (uint32_t)vm->exit_code);
 	put_u32(out, vm->timings.queue_ms);
 	put_u32(out, vm->timings.resolve_ms);
@@ -128,6 +132,8 @@ static void get_status(struct codec *in, struct vm *vm)
 	vm->pid = get_u64(in);
 	vm->started_ms = get_u64(in);
 	vm->restarts = get_u32(in);
+	vm->crashes = get_u32(in);
+	vm->retry_ms = get_u64(in);
 	vm->exit_code = (int32_t)get_u32(in);
 	vm->timings.queue_ms = get_u32(in);
 	vm->timings.resolve_ms = get_u32(in);

@@ -41,6 +41,7 @@ static cJSON *spec_json(const struct vm_spec *spec)
 	json_add_string(object, "hypervisor", spec->hypervisor);
 	json_add_string(object, "powerState",
 	                spec->power == VM_POWER_RUNNING ? "Running" : "Stopped");
+	json_add_string(object, "restartPolicy", vm_restart_name(spec->restart));
 	json_add_string(object, "ready", spec->ready);
 	json_add_string(object, "node", spec->node);
 	if (spec->plain)
@@ -117,6 +118,17 @@ static void add_cause(cJSON *status, const struct vm *vm, const struct state *st
 	json_add_string(status, "message", vm->message);
 }
 
+/* Ends in a row, and when it is started again. */
+static cJSON *crashes_json(const struct vm *vm)
+{
+	cJSON *object = json_object();
+	bool waits = vm->phase == VM_CRASHLOOP || vm->phase == VM_SCHEDULED;
+
+	json_add_u64(object, "count", vm->crashes);
+	json_add_time(object, "nextTryAt", waits ? vm->retry_ms : 0);
+	return object;
+}
+
 static cJSON *operation_json(const struct vm *vm)
 {
 	cJSON *object = json_object();
@@ -145,6 +157,8 @@ static cJSON *status_json(const struct vm *vm, const struct state *state)
 	add_u64_known(status, "pid", vm->pid);
 	json_add_time(status, "startedAt", vm->pid != 0 ? vm->started_ms : 0);
 	json_add_u64(status, "restarts", vm->restarts);
+	if (vm->crashes > 0)
+		json_add(status, "crashes", crashes_json(vm));
 	if (vm->exit_code >= 0)
 		json_add_u64(status, "exitCode", (uint64_t)vm->exit_code);
 	json_add_bool(status, "pinned", vm_is_pinned(vm));
@@ -358,9 +372,10 @@ static int power_parse(const cJSON *object, enum vm_power *ret, struct blix_erro
 
 static int spec_parse(const cJSON *object, struct vm_spec *spec, struct blix_error *err)
 {
-	static const char *const keys[] = {"flake",      "attr",       "cpus",  "memoryBytes",
-	                                   "hypervisor", "powerState", "ready", "node",
-	                                   "plain",      NULL};
+	static const char *const keys[] = {
+		"flake",         "attr",  "cpus", "memoryBytes", "hypervisor", "powerState",
+		"restartPolicy", "ready", "node", "plain",       NULL};
+	const char *restart = vm_restart_name(VM_RESTART_ON_FAILURE);
 	uint64_t cpus = 0;
 	int rc;
 
@@ -373,7 +388,9 @@ static int spec_parse(const cJSON *object, struct vm_spec *spec, struct blix_err
 	    (rc = json_get_u64(object, "cpus", &cpus, err)) < 0 ||
 	    (rc = json_get_u64(object, "memoryBytes", &spec->memory_bytes, err)) < 0 ||
 	    (rc = json_get_bool(object, "plain", &spec->plain, err)) < 0 ||
-	    (rc = power_parse(object, &spec->power, err)) < 0)
+	    (rc = power_parse(object, &spec->power, err)) < 0 ||
+	    (rc = json_get_string(object, "restartPolicy", &restart, err)) < 0 ||
+	    (rc = vm_restart_parse(restart, &spec->restart, err)) < 0)
 		return rc;
 	spec->cpus = cpus <= LIMIT_CPUS ? (uint32_t)cpus : LIMIT_CPUS + 1;
 	return vm_spec_check(spec, err);

@@ -127,6 +127,11 @@ static void vm_start(struct state *s, struct vm *vm)
 		vm->restart = true;
 		return;
 	}
+	/* Somebody says that the cause is mended: what was counted is over, and so is the pause. */
+	vm->crashes = 0;
+	vm->retry_ms = 0;
+	if (vm->phase == VM_CRASHLOOP)
+		vm_move(vm, VM_SCHEDULED, s->clock_ms);
 	if (vm->phase != VM_STOPPED && vm->phase != VM_FAILED)
 		return;
 	vm_move(vm, VM_PENDING, s->clock_ms);
@@ -166,8 +171,8 @@ static void apply_power(struct state *s, const struct command *c, struct command
 		refuse(r, BLIX_E_REFUSED, REFUSAL_VM_DELETING);
 		return;
 	}
-	if (verb == VM_VERB_RESTART && !vm_is_committed(found))
-		verb = VM_VERB_START;
+	if (verb == VM_VERB_RESTART && (!vm_is_committed(found) || found->phase == VM_CRASHLOOP))
+		verb = VM_VERB_START; /* nothing runs that would have to be stopped */
 	s->revision++;
 	vm = state_edit(s, found);
 	begin_operation(s, vm, verbs[c->vm_power.verb]);

@@ -27,20 +27,84 @@ static void report_failed(struct state *s, struct vm *vm, const struct vm_report
 	vm_event(s, vm, "vm-failed", vm->message);
 }
 
-static void report_stopped(struct state *s, struct vm *vm, const struct vm_report *report)
+static void process_gone(struct vm *vm, int32_t exit_code)
 {
-	bool asked = vm->phase == VM_STOPPING;
-
 	vm->pid = 0;
 	vm->ready = false;
-	vm->exit_code = report->exit_code;
-	vm_why(vm, BLIX_OK, asked ? "" : "guest-shutdown", "");
-	vm_move(vm, asked && vm->restart ? VM_PENDING : VM_STOPPED, s->clock_ms);
+	vm->exit_code = exit_code;
+}
+
+/* It ended as it was asked to. */
+static void report_stopped(struct state *s, struct vm *vm, const struct vm_report *report)
+{
+	process_gone(vm, report->exit_code);
+	vm_why(vm, BLIX_OK, "", "");
+	vm_move(vm, vm->phase == VM_STOPPING && vm->restart ? VM_PENDING : VM_STOPPED, s->clock_ms);
 	if (vm->phase == VM_PENDING)
 		memset(&vm->timings, 0, sizeof(vm->timings));
 	vm->restart = false;
+	vm->crashes = 0;
 	vm->n_rejected = 0;
-	vm_event(s, vm, asked ? "vm-stopped" : "vm-guest-shutdown", "");
+	vm_event(s, vm, "vm-stopped", "");
+}
+
+/* It ended by itself and its policy leaves it so. */
+static void left_ended(struct state *s, struct vm *vm, bool clean, const struct vm_report *report)
+{
+	vm->crashes = 0;
+	vm->n_rejected = 0;
+	if (clean)
+		vm_why(vm, BLIX_OK, "guest-shutdown", "");
+	else
+		vm_why(vm, report->code, report->reason, report->message);
+	vm_move(vm, clean ? VM_STOPPED : VM_FAILED, s->clock_ms);
+	vm_event(s, vm, clean ? "vm-guest-shutdown" : "vm-failed", vm->message);
+}
+
+/* Never up in several tries: the cause may be this node's. What ran before, or is tied by its data,
+ * stays where it is. */
+static bool try_elsewhere(struct state *s, struct vm *vm, bool ran)
+{
+	if (ran || vm_is_pinned(vm) || vm->n_rejected == VM_HOLDERS_MAX)
+		return false;
+	vm->rejected[vm->n_rejected++] = vm->node;
+	if (place(s, vm) != NULL)
+		return true;
+	vm->n_rejected--;
+	return false;
+}
+
+/* It ended by itself: the policy says what follows. */
+static void report_exited(struct state *s, struct vm *vm, const struct vm_report *report)
+{
+	bool clean = report->code == BLIX_OK, ran = vm->pid != 0;
+	bool loops;
+
+	process_gone(vm, report->exit_code);
+	if (!vm_restarts(&vm->spec, clean)) {
+		left_ended(s, vm, clean, report);
+		return;
+	}
+	vm->restarts++;
+	vm->crashes = report->stable ? 1 : vm->crashes + 1;
+	vm->retry_ms = s->clock_ms + report->wait_ms;
+	loops = vm->crashes >= VM_CRASHES_LOOP;
+	vm_why(vm, clean && loops ? BLIX_E_START : report->code,
+	       clean ? "guest-shutdown" : report->reason, report->message);
+	if (loops && try_elsewhere(s, vm, ran)) {
+		vm->crashes = 0;
+		vm_move(vm, VM_PENDING, s->clock_ms);
+	} else {
+		vm_move(vm, loops ? VM_CRASHLOOP : VM_SCHEDULED, s->clock_ms);
+	}
+	vm_event(s, vm, vm->phase == VM_CRASHLOOP ? "vm-crash-loop" : "vm-retry", vm->message);
+}
+
+static void report_stable(struct state *s, struct vm *vm)
+{
+	vm->crashes = 0;
+	vm->n_rejected = 0;
+	vm_event(s, vm, "vm-recovered", "");
 }
 
 static void report_running(struct state *s, struct vm *vm, const struct vm_report *report)
@@ -72,7 +136,7 @@ static bool report_fits(const struct vm *vm, const struct vm_report *report)
 		[VM_REPORT_RUNNING] = VM_RUNNING,   [VM_REPORT_READY] = VM_RUNNING,
 		[VM_REPORT_STOPPED] = VM_STOPPED,   [VM_REPORT_EXITED] = VM_STOPPED,
 		[VM_REPORT_RETRY] = VM_SCHEDULED,   [VM_REPORT_FAILED] = VM_FAILED,
-		[VM_REPORT_UNKNOWN] = VM_UNKNOWN,
+		[VM_REPORT_UNKNOWN] = VM_UNKNOWN,   [VM_REPORT_STABLE] = VM_RUNNING,
 	};
 	enum vm_phase next = to[report->kind];
 
@@ -81,11 +145,13 @@ static bool report_fits(const struct vm *vm, const struct vm_report *report)
 		return false;
 	if (report->kind == VM_REPORT_STOPPED)
 		return vm->phase == VM_STOPPING || vm->phase == VM_UNKNOWN;
-	if (report->kind == VM_REPORT_READY)
+	if (report->kind == VM_REPORT_READY || report->kind == VM_REPORT_STABLE)
 		return vm->phase == VM_RUNNING;
-	if (report->kind == VM_REPORT_EXITED && vm->phase != VM_RUNNING &&
-	    vm->phase != VM_STOPPING && vm->phase != VM_UNKNOWN)
-		return false;
+	/* One that never was told to run has no clean end to tell of. */
+	if (report->kind == VM_REPORT_EXITED)
+		return vm->phase == VM_RUNNING || vm->phase == VM_STOPPING ||
+		       vm->phase == VM_UNKNOWN ||
+		       (vm->phase == VM_STARTING && report->code != BLIX_OK);
 	return vm->phase == next || vm_may_move(vm->phase, next);
 }
 
@@ -126,12 +192,21 @@ static void report_apply(struct state *s, struct vm *vm, const struct vm_report 
 		break;
 	case VM_REPORT_READY:
 		vm->ready = true;
+		vm->crashes = 0;
 		vm->timings.ready_ms = report->duration_ms;
 		vm_event(s, vm, "vm-ready", "");
 		break;
 	case VM_REPORT_STOPPED:
-	case VM_REPORT_EXITED:
 		report_stopped(s, vm, report);
+		break;
+	case VM_REPORT_EXITED:
+		if (vm->phase == VM_STOPPING)
+			report_stopped(s, vm, report);
+		else
+			report_exited(s, vm, report);
+		break;
+	case VM_REPORT_STABLE:
+		report_stable(s, vm);
 		break;
 	case VM_REPORT_RETRY:
 		report_retry(s, vm, report);
@@ -173,10 +248,43 @@ void apply_report(struct state *s, const struct command *c, struct command_resul
 	state_edited(s, vm);
 }
 
+/* The host was restarted: nothing that was recorded of its processes lives. What should run is
+ * started again, as no end of its own was the cause; what was to stop has. */
+static void rebooted_vm(struct state *s, const struct vm *found)
+{
+	struct vm *vm = state_edit(s, found);
+	bool stopping = vm->spec.power == VM_POWER_STOPPED;
+
+	process_gone(vm, -1);
+	vm->crashes = 0;
+	vm->retry_ms = 0;
+	vm->restart = false;
+	vm_why(vm, BLIX_OK, stopping ? "" : "host-restarted", "");
+	if (stopping)
+		vm_move(vm, VM_STOPPED, s->clock_ms);
+	else if (vm->phase == VM_STOPPING)
+		vm_move(vm, VM_PENDING, s->clock_ms);
+	else
+		vm_move(vm, VM_SCHEDULED, s->clock_ms);
+	state_edited(s, vm);
+	vm_event(s, vm, "vm-host-restarted", "");
+}
+
+static void node_rebooted(struct state *s, uint64_t node)
+{
+	for (size_t i = 0; i < s->n_vms; i++) {
+		const struct vm *vm = s->by_uid[i];
+
+		if (vm->node == node && vm_is_committed(vm) && vm->phase != VM_DELETING)
+			rebooted_vm(s, vm);
+	}
+}
+
 void apply_node_report(struct state *s, const struct command *c, struct command_result *r)
 {
 	const struct node *named = state_node_named(s, c->node_report.name);
 	size_t size, at;
+	const char *boot_id;
 	struct node *node;
 	bool found;
 
@@ -198,6 +306,9 @@ void apply_node_report(struct state *s, const struct command *c, struct command_
 		state_insert((void ***)(void *)&s->nodes, &s->n_nodes, &size, at, node);
 		state_emit(s, "node", 0, c->node_report.name, "node-joined", "");
 	}
+	boot_id = s->nodes[at]->facts.boot_id;
+	if (boot_id[0] != '\0' && strcmp(boot_id, c->node_report.facts.boot_id) != 0)
+		node_rebooted(s, c->node_report.id);
 	node = node_own(&s->nodes[at]);
 	node->revision = s->revision;
 	memcpy(node->name, c->node_report.name, sizeof(node->name));

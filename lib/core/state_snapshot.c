@@ -13,7 +13,7 @@
 #include <xxhash.h>
 
 #define SNAPSHOT_MAGIC   0x58494c42u /* "BLIX" */
-#define SNAPSHOT_VERSION 1u
+#define SNAPSHOT_VERSION 2u
 
 static void put_result(struct buf *out, const struct command_result *r)
 {

@@ -24,20 +24,52 @@ static const uint32_t phase_next[VM_PHASE_COUNT] = {
 	[VM_BUILDING] = BIT(SCHEDULED) | BIT(STARTING) | BIT(RUNNING) | BIT(STOPPING) |
                         BIT(PENDING) | BIT(FAILED) | BIT(UNKNOWN) | BIT(DELETING),
 	[VM_STARTING] = BIT(SCHEDULED) | BIT(RUNNING) | BIT(STOPPING) | BIT(PENDING) | BIT(FAILED) |
-                        BIT(UNKNOWN) | BIT(DELETING),
+                        BIT(CRASHLOOP) | BIT(UNKNOWN) | BIT(DELETING),
 	[VM_RUNNING] = BIT(SCHEDULED) | BIT(STARTING) | BIT(STOPPING) | BIT(STOPPED) |
-                       BIT(PENDING) | BIT(FAILED) | BIT(UNKNOWN) | BIT(DELETING),
+                       BIT(PENDING) | BIT(FAILED) | BIT(CRASHLOOP) | BIT(UNKNOWN) | BIT(DELETING),
 	[VM_STOPPING] = BIT(STOPPED) | BIT(PENDING) | BIT(FAILED) | BIT(UNKNOWN) | BIT(DELETING),
 	[VM_STOPPED] = BIT(PENDING) | BIT(FAILED) | BIT(DELETING),
 	[VM_FAILED] = BIT(PENDING) | BIT(STOPPED) | BIT(STOPPING) | BIT(DELETING),
+	[VM_CRASHLOOP] = BIT(SCHEDULED) | BIT(BUILDING) | BIT(STARTING) | BIT(RUNNING) |
+                         BIT(STOPPING) | BIT(PENDING) | BIT(FAILED) | BIT(UNKNOWN) | BIT(DELETING),
 	[VM_UNKNOWN] = BIT(RUNNING) | BIT(STOPPING) | BIT(STOPPED) | BIT(PENDING) | BIT(FAILED) |
-                       BIT(SCHEDULED) | BIT(DELETING),
+                       BIT(CRASHLOOP) | BIT(SCHEDULED) | BIT(DELETING),
 	[VM_DELETING] = 0,
 };
 
 #define COMMITTED_PHASES                                                                           \
 	(BIT(SCHEDULED) | BIT(BUILDING) | BIT(STARTING) | BIT(RUNNING) | BIT(STOPPING) |           \
-	 BIT(UNKNOWN))
+	 BIT(CRASHLOOP) | BIT(UNKNOWN))
+
+static const char *const restart_names[VM_RESTART_COUNT] = {
+#define X(name, text) [VM_RESTART_##name] = text,
+	VM_RESTARTS(X)
+#undef X
+};
+
+const char *vm_restart_name(enum vm_restart restart)
+{
+	assert((unsigned)restart < VM_RESTART_COUNT);
+	return restart_names[restart];
+}
+
+int vm_restart_parse(const char *text, enum vm_restart *ret, struct blix_error *err)
+{
+	for (unsigned i = 0; i < VM_RESTART_COUNT; i++) {
+		if (strcmp(restart_names[i], text) == 0) {
+			*ret = (enum vm_restart)i;
+			return 0;
+		}
+	}
+	return blix_fail(err, BLIX_E_INVALID,
+	                 "restart policy '%.64s' is none of always, on-failure and never", text);
+}
+
+bool vm_restarts(const struct vm_spec *spec, bool clean)
+{
+	return spec->restart == VM_RESTART_ALWAYS ||
+	       (spec->restart == VM_RESTART_ON_FAILURE && !clean);
+}
 
 const char *vm_phase_name(enum vm_phase phase)
 {

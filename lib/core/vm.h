@@ -27,6 +27,7 @@
 	X(STOPPING, "Stopping")   /* the guest was asked, or the runner is being ended */          \
 	X(STOPPED, "Stopped")     /* no process; the directory stays */                            \
 	X(FAILED, "Failed")       /* gave up; reason and message say why */                        \
+	X(CRASHLOOP, "CrashLoop") /* ended again and again; waits for its next start */            \
 	X(UNKNOWN, "Unknown")     /* its process cannot be identified */                           \
 	X(DELETING, "Deleting")   /* a tombstone: leaves the state when every holder confirmed */
 
@@ -38,6 +39,20 @@ enum vm_phase {
 };
 
 enum vm_power { VM_POWER_RUNNING, VM_POWER_STOPPED };
+
+/* What follows when a runner ends that was not asked to. A host that was restarted is no such end:
+ * what should run is started again then, whatever the policy. */
+#define VM_RESTARTS(X)                                                                             \
+	X(ON_FAILURE, "on-failure") /* the default: a guest that powers itself off stays off */    \
+	X(ALWAYS, "always")                                                                        \
+	X(NEVER, "never")
+
+enum vm_restart {
+#define X(name, text) VM_RESTART_##name,
+	VM_RESTARTS(X)
+#undef X
+		VM_RESTART_COUNT
+};
 
 struct label {
 	char *key; /* the name rule, but '.', '/' and '_' are allowed inside */
@@ -55,6 +70,7 @@ struct vm_spec {
 	uint64_t memory_bytes; /* 0: as the flake says; a whole number of MiB */
 	char *hypervisor;      /* "": as the flake says */
 	enum vm_power power;
+	enum vm_restart restart;
 	char *ready; /* "" or "console:TEXT" */
 	char *node;  /* "" or the only node it may run on */
 	bool plain;  /* the base is passed untouched */
@@ -78,7 +94,9 @@ struct vm_timings {
 	uint32_t queue_ms, resolve_ms, build_ms, start_ms, ready_ms; /* 0: not yet */
 };
 
-#define VM_HOLDERS_MAX 8
+#define VM_HOLDERS_MAX    8
+#define VM_CRASHES_LOOP   3     /* ends in a row that are a crash loop */
+#define VM_BACKOFF_MS_MAX 60000 /* the longest pause before a start */
 
 struct vm {
 	uint32_t refs;
@@ -100,13 +118,16 @@ struct vm {
 	bool restart;        /* Stopping, to be started again */
 	bool ending;         /* Deleting, and was committed when that began */
 	uint32_t grace_ms;   /* of the stop in progress; 0: force */
-	enum blix_code code; /* why it is Failed, Unknown or still Pending; BLIX_OK: all is well */
+	enum blix_code code; /* why it is not as it should be; BLIX_OK: all is well */
 	char *reason;
 	char *message;
 	char *runner; /* store path that runs, or ran last */
 	uint64_t pid;
 	uint64_t started_ms;
-	uint32_t restarts;
+	uint32_t restarts; /* starts that nobody asked for: after an end, or after a failed attempt
+	                    */
+	uint32_t crashes;  /* ends in a row, no stable run between them */
+	uint64_t retry_ms; /* cluster clock of the start after the last of them */
 	int32_t exit_code; /* of the last run; 128+n for signal n; -1: never ended */
 	struct vm_timings timings;
 	uint64_t operation;               /* id of the operation under way or last ended */
@@ -123,6 +144,10 @@ bool vm_may_move(enum vm_phase from, enum vm_phase to);
 /* Moves vm to `to` and notes the time; asserts that the table allows it. A move to the same phase
  * keeps the time. */
 void vm_move(struct vm *vm, enum vm_phase to, uint64_t clock_ms);
+const char *vm_restart_name(enum vm_restart restart);
+int vm_restart_parse(const char *text, enum vm_restart *ret, struct blix_error *err);
+/* True when a runner that ended by itself is started again; clean: with exit code 0. */
+bool vm_restarts(const struct vm_spec *spec, bool clean);
 /* True in the phases that hold CPU and memory on vm->node. */
 bool vm_is_committed(const struct vm *vm);
 /* Data in its directory ties it to vm->node. */

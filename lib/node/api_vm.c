@@ -329,6 +329,30 @@ static void push_cause(cJSON *chain, const char *reason, const char *message, ui
 	json_push(chain, link);
 }
 
+static bool is_failure(const char *reason)
+{
+	static const char *const failures[] = {"vm-retry", "vm-failed", "vm-crash-loop"};
+
+	for (size_t i = 0; i < array_size(failures); i++) {
+		if (strcmp(failures[i], reason) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void push_crashes(cJSON *chain, const struct vm *vm)
+{
+	bool waits = vm->phase == VM_CRASHLOOP || vm->phase == VM_SCHEDULED;
+	char text[160], at[48];
+
+	json_format_time(at, sizeof(at), vm->retry_ms);
+	(void)snprintf(text, sizeof(text),
+	               "ended %" PRIu32 " times in a row, last with exit code %d%s%s", vm->crashes,
+	               (int)vm->exit_code, waits ? "; next start at " : "", waits ? at : "");
+	push_cause(chain, vm->crashes >= VM_CRASHES_LOOP ? "crash-loop" : "crashed", text,
+	           vm->phase_ms);
+}
+
 /* From the phase down to what caused it, then what the log remembers of its failures. */
 static cJSON *why_chain(const struct daemon *d, const struct vm *vm)
 {
@@ -341,6 +365,8 @@ static cJSON *why_chain(const struct daemon *d, const struct vm *vm)
 	push_cause(chain, "phase", text, vm->phase_ms);
 	if (vm->reason[0] != '\0')
 		push_cause(chain, vm->reason, vm->message, vm->phase_ms);
+	if (vm->crashes > 0)
+		push_crashes(chain, vm);
 	if (node != NULL && node->phase == NODE_OFFLINE && vm_is_committed(vm))
 		push_cause(chain, "node-offline", node->name, node->phase_ms);
 	if (vm->phase == VM_PENDING && !vm->resolved_set)
@@ -351,8 +377,7 @@ static cJSON *why_chain(const struct daemon *d, const struct vm *vm)
 	for (size_t i = d->state->n_events; i > 0; i--) {
 		const struct event *event = state_event(d->state, i - 1);
 
-		if (event->uid == vm->uid && (strcmp(event->reason, "vm-retry") == 0 ||
-		                              strcmp(event->reason, "vm-failed") == 0))
+		if (event->uid == vm->uid && is_failure(event->reason))
 			push_cause(chain, event->reason, event->message, event->clock_ms);
 		if (cJSON_GetArraySize(chain) >= 16)
 			break;
@@ -366,6 +391,10 @@ static const char *why_hint(const struct vm *vm)
 		return "free room or add a node: it starts by itself then";
 	if (vm->phase == VM_FAILED)
 		return "mend the cause, then 'blix vm start'";
+	if (vm->phase == VM_CRASHLOOP)
+		return "'blix vm logs' shows its console; 'blix vm start' ends the pause, 'blix vm "
+		       "stop' "
+		       "the loop";
 	if (vm->phase == VM_UNKNOWN)
 		return "look at the process on its node; 'blix vm stop --force' ends what is ours";
 	return "";

@@ -319,7 +319,6 @@ int node_executor_open(const struct node_executor_config *config, struct node_ex
 	(void)uv_timer_init(config->loop, &e->timer);
 	e->idle.data = e->timer.data = e;
 	e->handles = 2;
-	node_executor_step(e, &(struct executor_event){.kind = EXECUTOR_LOOKED});
 	node_executor_wake(e);
 	*ret = e;
 	return 0;

@@ -68,6 +68,7 @@ struct node_executor {
 	size_t n_locals, size_locals;
 	uint64_t scanned; /* revision of the state that was scanned */
 	bool stepping;    /* ends wait in `ended` */
+	bool acting;      /* the log knows of this boot: the machine may act */
 	bool looking;     /* a look at unseen VMs is under way */
 	uint64_t look_ms; /* not before */
 	struct job_list ended;

@@ -7,6 +7,7 @@
 #include "node/executor_internal.h"
 
 #include "base/alloc.h"
+#include "sys/clock.h"
 
 #include <assert.h>
 
@@ -84,17 +85,21 @@ void node_executor_show(struct local *local, const struct executor_seen *seen)
 {
 	const struct node_executor *e = local->e;
 	const struct vm *vm = local->vm;
-	struct executor_desired desired = {.uid = vm->uid,
-	                                   .epoch = vm->epoch,
-	                                   .phase = vm->phase,
-	                                   .here = vm->node == e->config.node,
-	                                   .elsewhere = vm->node != 0 && vm->node != e->config.node,
-	                                   .resolving = vm->resolver == e->config.node,
-	                                   .held = vm_held_by(vm, e->config.node),
-	                                   .ready = vm->ready,
-	                                   .grace_ms = vm->grace_ms,
-	                                   .pid = vm->pid,
-	                                   .out_path = vm->resolved.out_path};
+	uint64_t clock_ms = e->config.state->clock_ms;
+	struct executor_desired desired = {
+		.uid = vm->uid,
+		.epoch = vm->epoch,
+		.phase = vm->phase,
+		.here = vm->node == e->config.node,
+		.elsewhere = vm->node != 0 && vm->node != e->config.node,
+		.resolving = vm->resolver == e->config.node,
+		.held = vm_held_by(vm, e->config.node),
+		.ready = vm->ready,
+		.grace_ms = vm->grace_ms,
+		.pid = vm->pid,
+		.crashes = vm->crashes,
+		.retry_in_ms = vm->retry_ms > clock_ms ? (uint32_t)(vm->retry_ms - clock_ms) : 0,
+		.out_path = vm->resolved.out_path};
 
 	memcpy(desired.name, vm->name, sizeof(desired.name));
 	node_executor_step(local->e, &(struct executor_event){.kind = EXECUTOR_DESIRED,
@@ -132,6 +137,18 @@ static void scan_vm(struct node_executor *e, struct vm *vm)
 		node_executor_show(local, NULL);
 }
 
+/* Nothing is done before the log knows of this boot: until then it speaks of processes that a
+ * restart of the host has ended. */
+static void act_when_known(struct node_executor *e)
+{
+	const struct node *node = state_node(e->config.state, e->config.node);
+
+	if (e->acting || node == NULL || strcmp(node->facts.boot_id, clock_boot_id()) != 0)
+		return;
+	e->acting = true;
+	node_executor_step(e, &(struct executor_event){.kind = EXECUTOR_LOOKED});
+}
+
 /* What changed in the state since the last scan. Each VM is kept by a reference, so nothing of it
  * changes under a job; the state makes its next version beside it. */
 void locals_scan(struct node_executor *e)
@@ -147,6 +164,7 @@ void locals_scan(struct node_executor *e)
 			scan_vm(e, state->vms[i]);
 	}
 	e->scanned = state->revision;
+	act_when_known(e);
 	node_executor_step(
 		e, &(struct executor_event){.kind = EXECUTOR_APPLIED, .revision = e->scanned});
 	look_at_unseen(e);

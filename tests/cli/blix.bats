@@ -270,6 +270,7 @@ bats_require_minimum_version 1.5.0
 	answer 3 200 "$(vm Deleting 5)"
 	answer 4 200 "$(vm Failed 5 '"reason":"exited"')"
 	answer 5 404 '{"code":"not-found","message":"vm web: no such VM"}'
+	answer 6 200 "$(vm CrashLoop 5 '"code":"start-failed","message":"last words","exitCode":1,"crashes":{"count":3}')"
 	serve
 	blix wait vm/web --for=running
 	[ "$status" -eq 8 ]

@@ -335,6 +335,25 @@ static void failing_for_good(void **state)
 	desk_done(&d);
 }
 
+/* The state has heard of the end: the pause passes, it runs again. */
+static void again(struct desk *d, enum vm_phase phase, uint32_t crashes)
+{
+	answered(d, BLIX_OK);
+	d->desired.crashes = crashes;
+	desire(d, phase);
+	applied(d);
+	expect_n(d, 0);
+	tick(d);
+	expect(d, 0, EXECUTOR_START);
+	runs(d);
+	done(d, BLIX_OK, NULL, false);
+	answered(d, BLIX_OK);
+	desire(d, VM_STARTING);
+	answered(d, BLIX_OK);
+	desire(d, VM_RUNNING);
+	applied(d);
+}
+
 static void runner_exits(void **state)
 {
 	struct desk d;
@@ -353,22 +372,83 @@ static void runner_exits(void **state)
 
 	desk_init(&d);
 	bring_up(&d);
-	for (unsigned i = 0; i < 5; i++) { /* each ran long enough: it never gives up */
+	for (unsigned i = 0; i < 5; i++) { /* each ran long enough: the pause does not grow */
 		ended(&d, 1, EXECUTOR_STABLE_MS);
-		assert_string_equal(expect_report(&d, 0, VM_REPORT_RETRY)->message, "last words");
-		answered(&d, BLIX_OK);
-		desire(&d, VM_SCHEDULED);
-		applied(&d);
-		tick(&d);
-		expect(&d, 0, EXECUTOR_START);
-		runs(&d);
-		done(&d, BLIX_OK, NULL, false);
-		answered(&d, BLIX_OK);
-		desire(&d, VM_STARTING);
-		answered(&d, BLIX_OK);
-		desire(&d, VM_RUNNING);
-		applied(&d);
+		assert_string_equal(expect_report(&d, 0, VM_REPORT_EXITED)->message, "last words");
+		assert_true(d.actions.items[0].command->vm_report.stable);
+		assert_int_equal(d.actions.items[0].command->vm_report.wait_ms, RETRY);
+		again(&d, VM_SCHEDULED, 1);
 	}
+	desk_done(&d);
+}
+
+/* Each end that comes soon doubles the pause, up to a minute; one that comes late starts anew. */
+static void crashing_in_a_row(void **state)
+{
+	struct desk d;
+	uint64_t wait_ms = RETRY;
+
+	(void)state;
+	desk_init(&d);
+	bring_up(&d);
+	for (unsigned i = 1; i <= 14; i++) {
+		const struct vm_report *report;
+
+		ended(&d, 1, 50);
+		report = expect_report(&d, 0, VM_REPORT_EXITED);
+		assert_int_equal(report->code, BLIX_E_START);
+		assert_int_equal(report->wait_ms, wait_ms);
+		assert_false(report->stable);
+		again(&d, i < VM_CRASHES_LOOP ? VM_SCHEDULED : VM_CRASHLOOP, i);
+		wait_ms = 2 * wait_ms < VM_BACKOFF_MS_MAX ? 2 * wait_ms : VM_BACKOFF_MS_MAX;
+	}
+	assert_int_equal(wait_ms, VM_BACKOFF_MS_MAX);
+	/* It lasts: the state is told, once. */
+	tick(&d);
+	expect_report(&d, 0, VM_REPORT_STABLE);
+	answered(&d, BLIX_OK);
+	applied(&d);
+	expect_n(&d, 0);
+	d.desired.crashes = 0;
+	desire(&d, VM_RUNNING);
+	applied(&d);
+	expect_n(&d, 0);
+	assert_int_equal(d.at_ms, 0);
+	desk_done(&d);
+}
+
+/* In the middle of a pause: a start asked for ends it, a new daemon keeps to what is left. */
+static void leaving_a_crash_loop(void **state)
+{
+	struct desk d;
+
+	(void)state;
+	desk_init(&d);
+	bring_up(&d);
+	d.desired.crashes = 5;
+	desire(&d, VM_RUNNING);
+	ended(&d, 1, 50);
+	answered(&d, BLIX_OK);
+	d.desired.crashes = 6;
+	desire(&d, VM_CRASHLOOP);
+	applied(&d);
+	expect_n(&d, 0);
+	assert_int_equal(d.at_ms, d.now_ms + 32 * RETRY);
+	d.desired.crashes = 0;
+	desire(&d, VM_SCHEDULED);
+	expect(&d, 0, EXECUTOR_START);
+	desk_done(&d);
+
+	desk_init(&d);
+	d.seen = (struct executor_seen){.runner = "/out", .directory = DIRECTORY_OURS, .epoch = 1};
+	d.desired.crashes = 6;
+	d.desired.retry_in_ms = 777;
+	desire(&d, VM_CRASHLOOP);
+	look(&d);
+	expect_n(&d, 0);
+	assert_int_equal(d.at_ms, d.now_ms + 777);
+	tick(&d);
+	expect(&d, 0, EXECUTOR_START);
 	desk_done(&d);
 }
 
@@ -407,7 +487,7 @@ static void runner_exits_soon(void **state)
 	done(&d, BLIX_OK, NULL, false);
 	expect_n(&d, 0); /* it is not called Running yet */
 	ended(&d, 1, 20);
-	assert_int_equal(expect_report(&d, 0, VM_REPORT_RETRY)->code, BLIX_E_START);
+	assert_int_equal(expect_report(&d, 0, VM_REPORT_EXITED)->code, BLIX_E_START);
 	desk_done(&d);
 }
 
@@ -437,7 +517,7 @@ static void adopting(void **state)
 	desire(&d, VM_RUNNING);
 	look(&d);
 	desk_step(&d, &(struct executor_event){.kind = EXECUTOR_LOOKED});
-	assert_string_equal(expect_report(&d, 0, VM_REPORT_RETRY)->reason, "runner-lost");
+	assert_string_equal(expect_report(&d, 0, VM_REPORT_EXITED)->reason, "runner-lost");
 	desk_done(&d);
 }
 
@@ -668,6 +748,7 @@ static void world_show(struct world *w)
 		                                    .ready = vm->ready,
 		                                    .grace_ms = vm->grace_ms,
 		                                    .pid = vm->pid,
+		                                    .crashes = vm->crashes,
 		                                    .out_path = vm->resolved.out_path};
 		memcpy(desired.name, vm->name, sizeof(desired.name));
 		world_step(w,
@@ -970,6 +1051,8 @@ int main(void)
 		cmocka_unit_test(failing_three_times),
 		cmocka_unit_test(failing_for_good),
 		cmocka_unit_test(runner_exits),
+		cmocka_unit_test(crashing_in_a_row),
+		cmocka_unit_test(leaving_a_crash_loop),
 		cmocka_unit_test(runner_exits_at_once),
 		cmocka_unit_test(runner_exits_soon),
 		cmocka_unit_test(adopting),

@@ -213,6 +213,7 @@ static void add_node(struct bench *b)
 	command.node_report.facts.overcommit_cpu = 400;
 	command.node_report.facts.overcommit_memory = 100;
 	xreplace(&command.node_report.facts.hypervisors, "qemu");
+	xreplace(&command.node_report.facts.boot_id, clock_boot_id());
 	assert_int_equal(apply_one(b, &command).code, BLIX_OK);
 	command_done(&command);
 }
@@ -457,7 +458,7 @@ static void failures(void **state)
 		{"path:/srv/demo", "flood", "", "", VM_RUNNING},
 		{"path:/srv/demo", "lie", "", "", VM_RUNNING},
 		{"path:/srv/demo", "nothing", "runner-mismatch", "nothing instead of", VM_FAILED},
-		{"path:/srv/demo", "exit1", "runner-exited", "fake: cannot start", VM_FAILED},
+		{"path:/srv/demo", "exit1", "runner-exited", "fake: cannot start", VM_CRASHLOOP},
 		{"path:/srv/demo", "exit0", "guest-shutdown", "", VM_STOPPED},
 		{"path:/srv/missing", "ok", "flake-missing", "No such file", VM_FAILED},
 		{"path:/srv/evalfail", "ok", "flake-eval-failed", "not for you", VM_FAILED},

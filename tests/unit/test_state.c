@@ -245,6 +245,202 @@ static void failure_moves_on(void **state)
 	state_free(s);
 }
 
+static struct command_result exited(struct state *s, const char *name, int32_t exit_code,
+                                    bool stable)
+{
+	const struct vm *vm = state_vm(s, name);
+	struct command c;
+
+	command_init(&c, COMMAND_VM_REPORT);
+	c.vm_report.kind = VM_REPORT_EXITED;
+	c.vm_report.uid = vm->uid;
+	c.vm_report.node = vm->node;
+	c.vm_report.epoch = vm->epoch;
+	c.vm_report.exit_code = exit_code;
+	c.vm_report.stable = stable;
+	c.vm_report.wait_ms = 4000;
+	if (exit_code != 0) {
+		c.vm_report.code = BLIX_E_START;
+		xreplace(&c.vm_report.reason, "runner-exited");
+		xreplace(&c.vm_report.message, "last words");
+	}
+	return run(s, &c);
+}
+
+static void run_again(struct state *s, const char *name)
+{
+	assert_int_equal(report(s, name, VM_REPORT_STARTING, BLIX_OK).code, BLIX_OK);
+	assert_int_equal(report(s, name, VM_REPORT_RUNNING, BLIX_OK).code, BLIX_OK);
+}
+
+/* What follows an end, for each policy and each kind of end. */
+static void restart_policies(void **state)
+{
+	static const struct {
+		enum vm_restart policy;
+		int32_t exit_code;
+		enum vm_phase phase;
+		const char *reason;
+	} rows[] = {
+		{VM_RESTART_ON_FAILURE, 0, VM_STOPPED, "guest-shutdown"},
+		{VM_RESTART_ON_FAILURE, 1, VM_SCHEDULED, "runner-exited"},
+		{VM_RESTART_ALWAYS, 0, VM_SCHEDULED, "guest-shutdown"},
+		{VM_RESTART_ALWAYS, 1, VM_SCHEDULED, "runner-exited"},
+		{VM_RESTART_NEVER, 0, VM_STOPPED, "guest-shutdown"},
+		{VM_RESTART_NEVER, 1, VM_FAILED, "runner-exited"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < array_size(rows); i++) {
+		struct state *s = state_new();
+		const struct vm *vm;
+
+		join(s, 1, 16 * GIB);
+		to_running(s, "web");
+		s->vms[0]->spec.restart = rows[i].policy;
+		assert_int_equal(exited(s, "web", rows[i].exit_code, false).code, BLIX_OK);
+		vm = state_vm(s, "web");
+		assert_int_equal(vm->phase, rows[i].phase);
+		assert_string_equal(vm->reason, rows[i].reason);
+		assert_int_equal(vm->pid, 0);
+		assert_int_equal(vm->restarts, rows[i].phase == VM_SCHEDULED);
+		assert_int_equal(state_node(s, 1)->vms, rows[i].phase == VM_SCHEDULED);
+		state_free(s);
+	}
+}
+
+static void crash_loops(void **state)
+{
+	struct state *s = state_new();
+	const struct vm *vm;
+
+	(void)state;
+	join(s, 1, 16 * GIB);
+	join(s, 2, 16 * GIB);
+	to_running(s, "web");
+	for (uint32_t i = 1; i <= 4; i++) {
+		assert_int_equal(exited(s, "web", 1, false).code, BLIX_OK);
+		vm = state_vm(s, "web");
+		assert_int_equal(vm->crashes, i);
+		/* It ran: another node would not make a difference. */
+		assert_int_equal(vm->phase, i < VM_CRASHES_LOOP ? VM_SCHEDULED : VM_CRASHLOOP);
+		assert_int_equal(vm->retry_ms, s->clock_ms + 4000);
+		assert_int_equal(state_node(s, 1)->vms, 1);
+		run_again(s, "web");
+	}
+	assert_int_equal(report(s, "web", VM_REPORT_STABLE, BLIX_OK).code, BLIX_OK);
+	assert_int_equal(state_vm(s, "web")->crashes, 0);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(exited(s, "web", 1, false).code, BLIX_OK);
+		if (i < 2)
+			run_again(s, "web");
+	}
+	assert_int_equal(state_vm(s, "web")->phase, VM_CRASHLOOP);
+	assert_int_equal(state_vm(s, "web")->code, BLIX_E_START);
+	/* A start asked for ends the pause; nothing runs, so a restart is the same. */
+	assert_int_equal(power(s, "web", VM_VERB_RESTART).code, BLIX_OK);
+	vm = state_vm(s, "web");
+	assert_int_equal(vm->phase, VM_SCHEDULED);
+	assert_int_equal(vm->crashes, 0);
+	assert_int_equal(vm->retry_ms, 0);
+	run_again(s, "web");
+	assert_int_equal(exited(s, "web", 1, true).code, BLIX_OK); /* a long run: the first */
+	assert_int_equal(state_vm(s, "web")->crashes, 1);
+	state_free(s);
+}
+
+/* What never came to run may do so elsewhere, once each node is out the loop stays on the last. */
+static void crashing_at_once_moves_on(void **state)
+{
+	struct state *s = state_new();
+
+	(void)state;
+	join(s, 1, 16 * GIB);
+	join(s, 2, 16 * GIB);
+	assert_int_equal(create(s, "web").code, BLIX_OK);
+	resolve(s, "web", GIB);
+	for (uint64_t node = 1; node <= 2; node++) {
+		assert_int_equal(assign(s, "web", node).code, BLIX_OK);
+		for (unsigned i = 0; i < VM_CRASHES_LOOP; i++) {
+			assert_int_equal(report(s, "web", VM_REPORT_STARTING, BLIX_OK).code,
+			                 BLIX_OK);
+			assert_int_equal(exited(s, "web", 0, false).why, REFUSAL_STALE);
+			assert_int_equal(exited(s, "web", 1, false).code, BLIX_OK);
+		}
+		assert_int_equal(state_vm(s, "web")->phase, node == 1 ? VM_PENDING : VM_CRASHLOOP);
+	}
+	assert_int_equal(power(s, "web", VM_VERB_STOP).code, BLIX_OK);
+	assert_int_equal(report(s, "web", VM_REPORT_STOPPED, BLIX_OK).code, BLIX_OK);
+	assert_int_equal(state_vm(s, "web")->phase, VM_STOPPED);
+	assert_int_equal(state_vm(s, "web")->n_rejected, 0);
+	state_free(s);
+}
+
+static void boot(struct state *s, uint64_t id, const char *boot_id)
+{
+	struct command c;
+
+	command_init(&c, COMMAND_NODE_REPORT);
+	c.node_report.id = id;
+	(void)snprintf(c.node_report.name, sizeof(c.node_report.name), "n%u", (unsigned)id);
+	c.node_report.facts.cpus = 64;
+	c.node_report.facts.memory_bytes = 64 * GIB;
+	xreplace(&c.node_report.facts.hypervisors, "qemu");
+	xreplace(&c.node_report.facts.boot_id, boot_id);
+	assert_int_equal(run(s, &c).code, BLIX_OK);
+}
+
+/* A host that was restarted has no process of before, whatever the log recorded of it. */
+static void a_host_restarts(void **state)
+{
+	static const struct {
+		const char *name;
+		enum vm_phase before, after;
+	} rows[] = {
+		{"running", VM_RUNNING, VM_SCHEDULED},  {"never", VM_RUNNING, VM_SCHEDULED},
+		{"loops", VM_CRASHLOOP, VM_SCHEDULED},  {"stopping", VM_STOPPING, VM_STOPPED},
+		{"restarts", VM_STOPPING, VM_PENDING},  {"unknown", VM_UNKNOWN, VM_SCHEDULED},
+		{"off", VM_STOPPED, VM_STOPPED},        {"failed", VM_FAILED, VM_FAILED},
+		{"deleting", VM_DELETING, VM_DELETING},
+	};
+	struct state *s = state_new();
+
+	(void)state;
+	boot(s, 1, "a");
+	for (size_t i = 0; i < array_size(rows); i++)
+		to_running(s, rows[i].name);
+	for (size_t i = 0; i < s->n_vms; i++) {
+		if (strcmp(s->vms[i]->name, "never") == 0)
+			s->vms[i]->spec.restart = VM_RESTART_NEVER;
+	}
+	for (unsigned i = 0; i < VM_CRASHES_LOOP; i++) {
+		(void)exited(s, "loops", 1, false);
+		if (i < 2)
+			run_again(s, "loops");
+	}
+	(void)power(s, "stopping", VM_VERB_STOP);
+	(void)power(s, "restarts", VM_VERB_RESTART);
+	(void)report(s, "unknown", VM_REPORT_UNKNOWN, BLIX_E_START);
+	(void)exited(s, "off", 0, true);
+	(void)report(s, "failed", VM_REPORT_FAILED, BLIX_E_IMAGE);
+	(void)delete (s, "deleting");
+	for (size_t i = 0; i < array_size(rows); i++)
+		assert_int_equal(state_vm(s, rows[i].name)->phase, rows[i].before);
+	boot(s, 1, "a"); /* the daemon alone was restarted */
+	for (size_t i = 0; i < array_size(rows); i++)
+		assert_int_equal(state_vm(s, rows[i].name)->phase, rows[i].before);
+	boot(s, 1, "b");
+	for (size_t i = 0; i < array_size(rows); i++) {
+		const struct vm *vm = state_vm(s, rows[i].name);
+
+		assert_int_equal(vm->phase, rows[i].after);
+		assert_int_equal(vm->crashes, 0);
+		assert_true(vm->pid == 0 || vm->phase == VM_DELETING);
+	}
+	assert_string_equal(state_vm(s, "never")->reason, "host-restarted");
+	state_free(s);
+}
+
 static void sessions_apply_once(void **state)
 {
 	struct state *s = state_new();
@@ -328,8 +524,10 @@ static void random_step(struct state *s, uint64_t *seed)
 	else if (vm->phase == VM_DELETING)
 		confirm_gone(s, vm);
 	else if (dice < 6)
-		(void)report(s, name, (enum vm_report_kind)(1 + next_random(seed) % 10),
-		             BLIX_E_START);
+		(void)report(
+			s, name,
+			(enum vm_report_kind)(1 + next_random(seed) % (VM_REPORT_KIND_COUNT - 1)),
+			BLIX_E_START);
 	else if (dice < 9)
 		(void)power(s, name, (enum vm_verb)(1 + next_random(seed) % 3));
 	else
@@ -571,11 +769,13 @@ static void json_round_trip(void **state)
 	xreplace(&spec.attr, "web");
 	spec.cpus = 2;
 	spec.memory_bytes = GIB;
+	spec.restart = VM_RESTART_ALWAYS;
 	(void)labels_set(&spec.labels, "tier", "front", NULL);
 	body = vm_create_json("web", &spec);
 	assert_int_equal(vm_create_parse(body, name, &back, &err), 0);
 	assert_string_equal(name, "web");
 	assert_int_equal(back.cpus, 2);
+	assert_int_equal(back.restart, VM_RESTART_ALWAYS);
 	assert_string_equal(labels_get(&back.labels, "tier"), "front");
 	vm_spec_done(&back);
 	json_add_string(cJSON_GetObjectItemCaseSensitive(body, "spec"), "memroyBytes", "x");
@@ -592,6 +792,10 @@ int main(void)
 		cmocka_unit_test(restart_places_again),
 		cmocka_unit_test(capacity_is_atomic),
 		cmocka_unit_test(failure_moves_on),
+		cmocka_unit_test(restart_policies),
+		cmocka_unit_test(crash_loops),
+		cmocka_unit_test(crashing_at_once_moves_on),
+		cmocka_unit_test(a_host_restarts),
 		cmocka_unit_test(sessions_apply_once),
 		cmocka_unit_test(replicas_agree),
 		cmocka_unit_test(snapshot_refuses_damage),

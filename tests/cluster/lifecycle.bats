@@ -1,0 +1,125 @@
+#!/usr/bin/env bats
+# One server as it is run, and what follows when its VMs end: restart policies, crash loops, a host that was
+# restarted. The runner is the stand-in: it does what $T/n1/microvms/.fake/NAME says.
+# shellcheck disable=SC2034 # PIDS and INSIDE are of helpers.bash
+
+bats_require_minimum_version 1.5.0
+
+setup() {
+	load helpers.bash
+	servers_setup
+}
+
+teardown() {
+	servers_teardown
+}
+
+mode() { echo -n "$2" >"$T/n1/microvms/.fake/$1"; } # NAME MODE
+field() { on 1 vm show "$1" -o json | jq -r "$2"; } # NAME FILTER
+field_is() { [ "$(field "$1" "$2")" = "$3" ]; }     # NAME FILTER VALUE
+
+# A boot id of its own: as after a restart of the host.
+another_boot() {
+	[ -s "$T/boot_id" ] || cat /proc/sys/kernel/random/uuid >"$T/boot_id"
+	INSIDE=(unshare --user --map-root-user --mount sh -c
+		'mount --bind "$1" /proc/sys/kernel/random/boot_id && shift && exec "$@"' sh "$T/boot_id")
+}
+
+@test "a runner that ends at once is a crash loop: 9 with its last words; a start ends the pause" {
+	cluster_up 1
+	mode web exit1
+	run --separate-stderr on 1 vm create web --flake "$BASE#demo"
+	[ "$status" = 9 ]
+	[[ $stderr == *'crash loop: ended 3 times in a row, last with exit code 1'*'fake: cannot start'* ]]
+	[ "$(field web '[.status.reason, .status.code] | @csv')" = '"runner-exited","start-failed"' ]
+	run on 1 vm why web
+	[[ $output == *CrashLoop* || $output == *Starting* ]]
+	[[ $output == *crash-loop*'in a row, last with exit code 1'* ]]
+	run --separate-stderr on 1 wait vm/web --for=running
+	[ "$status" = 9 ]
+	mode web ok
+	on 1 vm start web
+	field_is web .status.phase Running
+	field_is web '.status.crashes // "none"' none
+	mode web exit1
+	run --separate-stderr on 1 vm restart web --force
+	[ "$status" = 9 ]
+	on 1 vm stop web
+	field_is web .status.phase Stopped
+	on 1 vm events web -o json | jq -e '[.items[].reason] | index("vm-crash-loop")'
+	on 1 vm delete web
+}
+
+@test "always, on-failure and never, each after a clean end and after a kill" {
+	local policy pid
+	cluster_up 1
+	for policy in always on-failure never; do
+		on 1 vm create "$policy" --flake "$BASE#demo" --restart "$policy" --ready 'console:fake: ready'
+		field_is "$policy" .spec.restartPolicy "$policy"
+	done
+	for policy in always on-failure never; do
+		pid=$(field "$policy" .status.pid)
+		kill -TERM "$pid" # the stand-in's clean end
+	done
+	until_true field_is on-failure .status.reason guest-shutdown
+	until_true field_is never .status.reason guest-shutdown
+	until_true field_is always .status.restarts 1
+	until_true field_is always .status.ready true
+	field_is on-failure '.status.phase + .spec.powerState' StoppedRunning
+	field_is never .status.phase Stopped
+
+	on 1 vm start on-failure never
+	for policy in always on-failure never; do
+		pid=$(field "$policy" .status.pid)
+		kill -KILL "$pid"
+	done
+	until_true field_is never .status.phase Failed
+	until_true field_is always .status.restarts 2
+	until_true field_is on-failure .status.restarts 1
+	until_true field_is on-failure .status.phase Running
+	field_is never '[.status.reason, .status.exitCode] | @csv' '"runner-exited",137'
+	run --separate-stderr on 1 vm create bad --flake "$BASE#demo" --restart sometimes
+	[ "$status" = 64 ]
+	[[ $stderr == *"'sometimes' is none of always, on-failure and never"* ]]
+	on 1 vm delete --all --yes --force
+}
+
+@test "after a restart of the host what should run is started again, whatever its policy, and nothing else" {
+	local name pid pids=() before
+	cluster_up 1
+	for name in web never off loop; do
+		on 1 vm create "$name" --flake "$BASE#demo" --restart "$([ "$name" = never ] && echo never || echo on-failure)"
+	done
+	on 1 vm stop off
+	mode loop exit1
+	run on 1 vm restart loop --force
+	[ "$status" = 9 ]
+	before=$(field web .status.pid)
+	server_kill 1
+	mode loop ok
+	for name in web never; do # the power goes: keeper first, so that it cannot tell
+		for pid in $(jq -r '.shimPid, .pid' "$T/n1/run/vms/$name/status.json"); do
+			kill -9 "$pid" && pids+=("$pid")
+		done
+	done
+	for pid in "${pids[@]}"; do until_true ended "$pid"; done
+
+	another_boot
+	server_start 1
+	for name in web never loop; do
+		until_true field_is "$name" .status.phase Running
+		on 1 vm events "$name" -o json | jq -e '[.items[].reason] | index("vm-host-restarted")'
+		field_is "$name" '.status.crashes // "none"' none
+	done
+	[ "$(field web .status.pid)" != "$before" ]
+	field_is web .status.restarts 0
+	field_is off .status.phase Stopped
+
+	# The same boot again: the daemon alone was restarted, and nothing is started anew.
+	before=$(field web .status.pid)
+	server_kill 1
+	server_start 1
+	until_true field_is web .status.phase Running
+	[ "$(field web .status.pid)" = "$before" ]
+	on 1 vm delete --all --yes --force
+}
