@@ -27,6 +27,8 @@ struct vmm_driver {
 	const char *name;
 	const char *status_key; /* a string in what VMM_STATUS answers */
 	struct request requests[VMM_OPERATION_COUNT];
+	/* Reads what VMM_COUNTERS answers. */
+	int (*counters)(const cJSON *answer, struct vmm_counters *ret, struct blix_error *err);
 };
 
 static int call_qmp(const char *socket, const struct request *request, unsigned deadline_ms,
@@ -89,6 +91,110 @@ static int qemu_power_button(const char *socket, const struct request *request,
 	return button == 0 || keys == 0 ? 0 : button;
 }
 
+/* In one session; *ret holds each answer under its command. A machine without that device answers
+ * with an error, which only leaves the answer out. request->qmp, if any, is all that is asked. */
+static int qmp_counters(const char *socket, const struct request *request, unsigned deadline_ms,
+                        cJSON **ret, struct blix_error *err)
+{
+	static const char *const commands[] = {"query-blockstats", "query-balloon",
+	                                       "query-cpus-fast"};
+	cleanup(qmp_freep) struct qmp *q = NULL;
+	cleanup(json_freep) cJSON *answers = json_object();
+	int rc = qmp_open(socket, deadline_ms, &q, err);
+
+	for (size_t i = 0; i < array_size(commands) && rc == 0; i++) {
+		struct blix_error failure;
+		cJSON *answer = NULL;
+
+		if (request->qmp != NULL && strcmp(request->qmp, commands[i]) != 0)
+			continue;
+		rc = qmp_execute(q, commands[i], NULL, &answer, &failure);
+		if (rc == 0)
+			json_add(answers, commands[i], answer);
+		else if (strcmp(failure.reason, REASON_ERROR) == 0)
+			rc = 0;
+		else if (err != NULL)
+			*err = failure;
+	}
+	if (rc == 0)
+		*ret = take(answers);
+	return rc;
+}
+
+/* Adds the number at `key`; false when there is none. */
+static bool count(const cJSON *object, const char *key, uint64_t *sum)
+{
+	uint64_t value = UINT64_MAX;
+
+	if (json_get_u64(object, key, &value, NULL) < 0 || value == UINT64_MAX)
+		return false;
+	*sum += value;
+	return true;
+}
+
+static int counters_malformed(const char *what, struct blix_error *err)
+{
+	return address_fail(err, BLIX_E_CORRUPT, REASON_MALFORMED, "answer to %s makes no sense",
+	                    what);
+}
+
+static int qemu_disk_counters(const cJSON *disks, struct vmm_counters *ret, struct blix_error *err)
+{
+	const cJSON *disk;
+
+	if (!cJSON_IsArray(disks))
+		return counters_malformed("query-blockstats", err);
+	cJSON_ArrayForEach (disk, disks) {
+		const cJSON *stats = NULL;
+
+		if (!cJSON_IsObject(disk) || json_get_object(disk, "stats", &stats, NULL) < 0 ||
+		    stats == NULL || !count(stats, "rd_bytes", &ret->disk_read_bytes) ||
+		    !count(stats, "wr_bytes", &ret->disk_write_bytes))
+			return counters_malformed("query-blockstats", err);
+	}
+	ret->disk_known = true;
+	return 0;
+}
+
+static int qemu_counters(const cJSON *answer, struct vmm_counters *ret, struct blix_error *err)
+{
+	const cJSON *disks = cJSON_GetObjectItemCaseSensitive(answer, "query-blockstats");
+	const cJSON *balloon = cJSON_GetObjectItemCaseSensitive(answer, "query-balloon");
+	const cJSON *cpus = cJSON_GetObjectItemCaseSensitive(answer, "query-cpus-fast");
+
+	if (balloon != NULL) {
+		if (!cJSON_IsObject(balloon) || !count(balloon, "actual", &ret->memory_bytes))
+			return counters_malformed("query-balloon", err);
+		ret->memory_known = true;
+	}
+	if (cpus != NULL) {
+		if (!cJSON_IsArray(cpus))
+			return counters_malformed("query-cpus-fast", err);
+		ret->cpus = (uint64_t)cJSON_GetArraySize(cpus);
+		ret->cpus_known = true;
+	}
+	return disks != NULL ? qemu_disk_counters(disks, ret, err) : 0;
+}
+
+/* {"_disk0": {"read_bytes": 1, ...}, "_net1": {"rx_bytes": 1, ...}}: what a device counts says what
+ * it is. */
+static int cloud_counters(const cJSON *answer, struct vmm_counters *ret, struct blix_error *err)
+{
+	const cJSON *device;
+
+	cJSON_ArrayForEach (device, answer) {
+		if (!cJSON_IsObject(device))
+			return counters_malformed("vm.counters", err);
+		if (count(device, "read_bytes", &ret->disk_read_bytes) &&
+		    count(device, "write_bytes", &ret->disk_write_bytes))
+			ret->disk_known = true;
+		if (count(device, "rx_bytes", &ret->net_rx_bytes) &&
+		    count(device, "tx_bytes", &ret->net_tx_bytes))
+			ret->net_known = true;
+	}
+	return 0;
+}
+
 #define QMP(command)                                                                               \
 	{                                                                                          \
 		.call = call_qmp, .qmp = (command)                                                 \
@@ -117,7 +223,9 @@ static const struct vmm_driver drivers[] = {
                                    [VMM_PAUSE] = QMP("stop"),
                                    [VMM_RESUME] = QMP("cont"),
                                    [VMM_POWER_BUTTON] = {.call = qemu_power_button},
-                                   [VMM_QUIT] = QMP("quit")}},
+                                   [VMM_QUIT] = QMP("quit"),
+                                   [VMM_COUNTERS] = {.call = qmp_counters}},
+                      .counters = qemu_counters},
 	[VMM_CLOUD_HYPERVISOR] = {.name = "cloud-hypervisor",
                                   .status_key = "state",
                                   .requests = {[VMM_STATUS] = HTTP("GET", "/api/v1/vm.info", NULL),
@@ -125,8 +233,10 @@ static const struct vmm_driver drivers[] = {
                                                [VMM_RESUME] = HTTP("PUT", "/api/v1/vm.resume", ""),
                                                [VMM_POWER_BUTTON] =
                                                        HTTP("PUT", "/api/v1/vm.power-button", ""),
-                                               [VMM_QUIT] =
-                                                       HTTP("PUT", "/api/v1/vmm.shutdown", "")}},
+                                               [VMM_QUIT] = HTTP("PUT", "/api/v1/vmm.shutdown", ""),
+                                               [VMM_COUNTERS] =
+                                                       HTTP("GET", "/api/v1/vm.counters", NULL)},
+                                  .counters = cloud_counters},
 	[VMM_FIRECRACKER] =
 		{.name = "firecracker",
                  .status_key = "state",
@@ -137,7 +247,8 @@ static const struct vmm_driver drivers[] = {
                               [VMM_POWER_BUTTON] =
                                       HTTP("PUT", "/actions",
                                            "{\"action_type\":\"SendCtrlAltDel\"}"),
-                              [VMM_QUIT] = CANNOT("its API has no request that ends it")}},
+                              [VMM_QUIT] = CANNOT("its API has no request that ends it"),
+                              [VMM_COUNTERS] = CANNOT("it writes its metrics to a file only")}},
 	[VMM_CROSVM] = {.name = "crosvm",
                         .requests = CANNOT_ANYTHING(
 				"its socket speaks a protocol that only its own program knows")},
@@ -151,7 +262,10 @@ static const struct vmm_driver drivers[] = {
                                          [VMM_RESUME] = QMP("cont"),
                                          [VMM_POWER_BUTTON] = CANNOT(
 						 "its QMP has neither a power button nor keys"),
-                                         [VMM_QUIT] = QMP("quit")}},
+                                         [VMM_QUIT] = QMP("quit"),
+                                         [VMM_COUNTERS] = {.call = qmp_counters,
+                                                           .qmp = "query-balloon"}},
+                            .counters = qemu_counters},
 	[VMM_ALIOTH] = {.name = "alioth", .requests = CANNOT_ANYTHING("it has no control socket")},
 	[VMM_VFKIT] = {.name = "vfkit", .requests = CANNOT_ANYTHING("it runs on macOS only")},
 };
@@ -190,11 +304,10 @@ const char *vmm_cannot(enum vmm_kind kind, enum vmm_operation operation)
 static int vmm_call(enum vmm_kind kind, enum vmm_operation operation, const char *socket,
                     unsigned deadline_ms, cJSON **ret, struct blix_error *err)
 {
-	static const char *const verbs[] = {[VMM_STATUS] = "ask",
-	                                    [VMM_PAUSE] = "pause",
-	                                    [VMM_RESUME] = "resume",
-	                                    [VMM_POWER_BUTTON] = "shut down the guest of",
-	                                    [VMM_QUIT] = "end"};
+	static const char *const verbs[] = {
+		[VMM_STATUS] = "ask",    [VMM_PAUSE] = "pause",
+		[VMM_RESUME] = "resume", [VMM_POWER_BUTTON] = "shut down the guest of",
+		[VMM_QUIT] = "end",      [VMM_COUNTERS] = "ask for the counters of"};
 	const struct request *request = &vmm_driver(kind)->requests[operation];
 
 	if (request->call == NULL)
@@ -271,4 +384,18 @@ int vmm_power_button(enum vmm_kind kind, const char *socket, unsigned deadline_m
 int vmm_quit(enum vmm_kind kind, const char *socket, unsigned deadline_ms, struct blix_error *err)
 {
 	return vmm_call(kind, VMM_QUIT, socket, deadline_ms, NULL, err);
+}
+
+int vmm_counters(enum vmm_kind kind, const char *socket, unsigned deadline_ms,
+                 struct vmm_counters *ret, struct blix_error *err)
+{
+	struct vmm_counters counters = {.disk_known = false};
+	cleanup(json_freep) cJSON *answer = NULL;
+	int rc = vmm_call(kind, VMM_COUNTERS, socket, deadline_ms, &answer, err);
+
+	if (rc == 0)
+		rc = vmm_driver(kind)->counters(answer, &counters, err);
+	if (rc == 0)
+		*ret = counters;
+	return rc;
 }

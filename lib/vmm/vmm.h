@@ -34,6 +34,7 @@ enum vmm_operation {
 	VMM_RESUME,
 	VMM_POWER_BUTTON,
 	VMM_QUIT,
+	VMM_COUNTERS,
 	VMM_OPERATION_COUNT
 };
 
@@ -59,6 +60,18 @@ int vmm_power_button(enum vmm_kind kind, const char *socket, unsigned deadline_m
 int vmm_pause(enum vmm_kind kind, const char *socket, unsigned deadline_ms, struct blix_error *err);
 int vmm_resume(enum vmm_kind kind, const char *socket, unsigned deadline_ms,
                struct blix_error *err);
+/* What the hypervisor counts since it started, summed over devices. What a kind, or this machine of
+ * it, does not tell is not known. */
+struct vmm_counters {
+	bool disk_known, net_known, memory_known, cpus_known;
+	uint64_t disk_read_bytes, disk_write_bytes;
+	uint64_t net_rx_bytes, net_tx_bytes; /* as the guest sees it */
+	uint64_t memory_bytes;               /* left to the guest by the balloon */
+	uint64_t cpus;
+};
+
+int vmm_counters(enum vmm_kind kind, const char *socket, unsigned deadline_ms,
+                 struct vmm_counters *ret, struct blix_error *err);
 /* Ends the hypervisor without asking the guest. */
 int vmm_quit(enum vmm_kind kind, const char *socket, unsigned deadline_ms, struct blix_error *err);
 

@@ -160,6 +160,33 @@ static void pause_and_resume(void **state)
 	}
 }
 
+static void counters(void **state)
+{
+	struct vmm_counters c;
+	struct blix_error err;
+	struct running r;
+
+	(void)state;
+	start(&r, VMM_QEMU);
+	assert_int_equal(vmm_counters(VMM_QEMU, r.socket, SOON, &c, NULL), 0);
+	assert_true(c.disk_known && c.memory_known && c.cpus_known && !c.net_known);
+	assert_int_equal(c.memory_bytes, 16u << 20);
+	assert_int_equal(c.cpus, 1);
+	stop(&r, false);
+	start(&r, VMM_CLOUD_HYPERVISOR);
+	assert_int_equal(vmm_counters(VMM_CLOUD_HYPERVISOR, r.socket, SOON, &c, NULL), 0);
+	assert_true(c.disk_known && c.net_known && !c.memory_known && !c.cpus_known);
+	assert_int_equal(c.disk_read_bytes, 5096);
+	assert_int_equal(c.disk_write_bytes, 8192);
+	assert_int_equal(c.net_rx_bytes, 10);
+	assert_int_equal(c.net_tx_bytes, 20);
+	stop(&r, false);
+	start(&r, VMM_FIRECRACKER);
+	assert_int_equal(vmm_counters(VMM_FIRECRACKER, r.socket, SOON, &c, &err), -BLIX_E_REFUSED);
+	assert_string_equal(err.reason, REASON_NOT_KNOWN);
+	stop(&r, false);
+}
+
 /* A dead hypervisor leaves its socket behind: nobody listens, and every operation says so. */
 static void dead(void **state)
 {
@@ -185,6 +212,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(pause_and_resume),
+		cmocka_unit_test(counters),
 		cmocka_unit_test(dead),
 	};
 

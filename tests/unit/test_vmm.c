@@ -516,6 +516,88 @@ static void pause_failures(void **state)
 	}
 }
 
+#define QMP_SESSION                                                                                \
+	{'>', GREETING}, {'<', "capabilities"},                                                    \
+	{                                                                                          \
+		'>', RETURN_EMPTY                                                                  \
+	}
+#define NO_DEVICE "{\"error\": {\"desc\": \"no such device\"}}\n"
+
+/* Two disks, no balloon, two CPUs. */
+static const struct step counters_good[] = {
+	QMP_SESSION,
+	{'<', "query-blockstats"},
+	{'>', "{\"return\": [{\"stats\": {\"rd_bytes\": 5, \"wr_bytes\": 7}}, "
+              "{\"stats\": {\"rd_bytes\": 10, \"wr_bytes\": 0}}]}\n"},
+	{'<', "query-balloon"},
+	{'>', NO_DEVICE},
+	{'<', "query-cpus-fast"},
+	{'>', "{\"return\": [{}, {}]}\n"},
+	{0}};
+
+static void qmp_counters(void **state)
+{
+	static const struct step odd[] = {QMP_SESSION,
+	                                  {'<', "query-blockstats"},
+	                                  {'>', "{\"return\": [{\"stats\": 1}]}\n"},
+	                                  {'<', "balloon"},
+	                                  {'>', NO_DEVICE},
+	                                  {'<', "cpus"},
+	                                  {'>', NO_DEVICE},
+	                                  {0}};
+	static const struct step leaving[] = {QMP_SESSION, {'<', "query-blockstats"}, {0}};
+	static const struct step balloon[] = {QMP_SESSION,
+	                                      {'<', "query-balloon"},
+	                                      {'>', "{\"return\": {\"actual\": 4096}}\n"},
+	                                      {0}};
+	struct vmm_counters c;
+	struct blix_error err;
+	struct server s;
+
+	(void)state;
+	server_start(&s, counters_good);
+	assert_int_equal(vmm_counters(VMM_QEMU, s.path, SOON, &c, NULL), 0);
+	server_stop(&s);
+	assert_true(c.disk_known && c.cpus_known && !c.memory_known);
+	assert_int_equal(c.disk_read_bytes, 15);
+	assert_int_equal(c.disk_write_bytes, 7);
+	assert_int_equal(c.cpus, 2);
+	server_start(&s, odd);
+	assert_int_equal(vmm_counters(VMM_QEMU, s.path, SOON, &c, &err), -BLIX_E_CORRUPT);
+	server_stop(&s);
+	server_start(&s, leaving);
+	assert_int_equal(vmm_counters(VMM_QEMU, s.path, SOON, &c, &err), -BLIX_E_UNAVAILABLE);
+	assert_string_equal(err.reason, REASON_CLOSED);
+	server_stop(&s);
+	server_start(&s, balloon);
+	assert_int_equal(vmm_counters(VMM_STRATOVIRT, s.path, SOON, &c, NULL), 0);
+	server_stop(&s);
+	assert_true(c.memory_known && !c.disk_known && !c.cpus_known);
+	assert_int_equal(c.memory_bytes, 4096);
+}
+
+static void rest_counters(void **state)
+{
+	static const struct step text[] = {
+		{'<', "\r\n\r\n"}, {'>', HTTP("200 OK", 13, "{\"_disk0\": 1}")}, {0}};
+	static const struct step none[] = {{'<', "\r\n\r\n"}, {'>', HTTP("200 OK", 2, "{}")}, {0}};
+	struct vmm_counters c;
+	struct blix_error err;
+	struct server s;
+
+	(void)state;
+	server_start(&s, text);
+	assert_int_equal(vmm_counters(VMM_CLOUD_HYPERVISOR, s.path, SOON, &c, &err),
+	                 -BLIX_E_CORRUPT);
+	assert_string_equal(err.reason, REASON_MALFORMED);
+	server_stop(&s);
+	server_start(&s, none);
+	assert_int_equal(vmm_counters(VMM_CLOUD_HYPERVISOR, s.path, SOON, &c, NULL), 0);
+	server_stop(&s);
+	assert_memory_equal(s.seen, "GET /api/v1/vm.counters HTTP/1.1\r\n", 34);
+	assert_false(c.disk_known || c.net_known || c.memory_known);
+}
+
 /* Each kind can do an operation, or has words for why it cannot. */
 static void capabilities(void **state)
 {
@@ -574,6 +656,8 @@ int main(void)
 		cmocka_unit_test(qemu_without_keys),
 		cmocka_unit_test(pause_requests),
 		cmocka_unit_test(pause_failures),
+		cmocka_unit_test(qmp_counters),
+		cmocka_unit_test(rest_counters),
 		cmocka_unit_test(capabilities),
 	};
 
