@@ -38,13 +38,14 @@
 #define LIMIT_WIRE_LINGER  10000u       /* ms for the last bytes of a stream that has ended */
 #define LIMIT_FETCHES      4096u        /* requests of one daemon under way to others */
 #define LIMIT_JSON_DEPTH   32
-#define LIMIT_JSON_NODES   10000u     /* of a request; answers may be larger */
-#define LIMIT_JSON_KEYS    256u       /* of one object: duplicates are searched by pairs */
-#define LIMIT_CHILD_OUTPUT (1u << 20) /* of each stream of a child; more is cut, the tail kept */
-#define LIMIT_STATUS       (4u << 20) /* the JSON of microvm-status */
-#define LIMIT_CONSOLE      (8u << 20) /* bytes of console log kept per VM, in two halves */
-#define LIMIT_FILE         (1u << 20) /* a configuration, lock or state file read whole */
-#define LIMIT_QMP          (1u << 20) /* an answer of a hypervisor; QEMU's are under 200 KiB */
+#define LIMIT_JSON_NODES   10000u       /* of a request; answers may be larger */
+#define LIMIT_JSON_KEYS    256u         /* of one object: duplicates are searched by pairs */
+#define LIMIT_CHILD_OUTPUT (1u << 20)   /* of each stream of a child; more is cut, the tail kept */
+#define LIMIT_STATUS       (4u << 20)   /* the JSON of microvm-status */
+#define LIMIT_CONSOLE      (8u << 20)   /* bytes of console log kept per VM, in two halves */
+#define LIMIT_FILE         (1u << 20)   /* a configuration, lock or state file read whole */
+#define LIMIT_JOURNAL      (128u << 20) /* every VM in the middle of an action of eight steps */
+#define LIMIT_QMP          (1u << 20)   /* an answer of a hypervisor; QEMU's are under 200 KiB */
 
 /* Frames between client, daemon and guest. */
 #define LIMIT_FRAME        (64u << 10)  /* payload of one frame: others get their turn after it */
