@@ -48,8 +48,10 @@
 #define LIMIT_QMP          (1u << 20)   /* an answer of a hypervisor; QEMU's are under 200 KiB */
 
 /* Frames between client, daemon and guest. */
-#define LIMIT_FRAME        (64u << 10)  /* payload of one frame: others get their turn after it */
-#define LIMIT_FRAME_WINDOW (256u << 10) /* bytes under way per stream and direction */
-#define LIMIT_FRAME_INPUT  (1u << 20)   /* bytes of frames read and not yet looked at */
+#define LIMIT_FRAME            (64u << 10) /* payload of one frame: others get their turn after it */
+#define LIMIT_FRAME_WINDOW     (256u << 10) /* bytes under way per stream and direction */
+#define LIMIT_FRAME_INPUT      (1u << 20)   /* bytes of frames read and not yet looked at */
+#define LIMIT_TREE_PATH        4096u        /* a path or link in a copy, as the kernel has it */
+#define LIMIT_TREE_DIRECTORIES 100000u      /* made by one copy: their modes wait for its end */
 
 #endif
