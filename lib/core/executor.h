@@ -62,8 +62,9 @@ struct executor_seen {
 	bool exited;         /* how the last run ended is known: exit_code, run_ms */
 	int32_t exit_code;
 	uint64_t run_ms;
-	const char
-		*message; /* the end of its console, or what is wrong with it; NULL none; copied */
+	enum blix_code code; /* of an end that was no clean one; with reason and message */
+	char reason[40];     /* "" none */
+	const char *message; /* why it ended, or what is wrong with it; NULL none; copied */
 };
 
 enum executor_event_kind {

@@ -87,7 +87,9 @@ static void stop_process(struct turn *t, struct executor_vm *vm, uint32_t grace_
 static void handle_exit(struct turn *t, struct executor_vm *vm)
 {
 	struct executor_event failure = {
-		.code = BLIX_E_START, .reason = "runner-exited", .message = vm->seen.message};
+		.code = vm->seen.code != BLIX_OK ? vm->seen.code : BLIX_E_START,
+		.reason = vm->seen.reason[0] != '\0' ? vm->seen.reason : "runner-exited",
+		.message = vm->seen.message};
 
 	if (!vm->seen.exited) {
 		failure.reason = "runner-lost";

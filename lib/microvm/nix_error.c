@@ -5,19 +5,19 @@
 #include "base/alloc.h"
 #include "base/json.h"
 #include "base/limits.h"
+#include "microvm/text_rule.h"
 
 #include <stdio.h>
 
-static const struct rule {
-	const char *words;
-	const char *also; /* NULL or words that must stand there too */
-	enum blix_code code;
-	const char *reason;
-	bool retry;
-	const char *hint;
-} rules[] = {
+static const struct text_rule rules[] = {
 	{"No space left on device", NULL, BLIX_E_DISKFULL, "disk-full", true,
          "free space on the node: nix-collect-garbage"},
+	{"Cannot allocate memory", NULL, BLIX_E_NOMEM, "out-of-memory", true,
+         "the node has no memory left for a build: free some, or build fewer at once (buildsMax)"},
+	{"std::bad_alloc", NULL, BLIX_E_NOMEM, "out-of-memory", true,
+         "the node has no memory left for a build: free some, or build fewer at once (buildsMax)"},
+	{"Too many open files", NULL, BLIX_E_BUSY, "out-of-fds", true,
+         "raise LimitNOFILE of blixd or of the nix-daemon"},
 	{"experimental Nix feature", "is disabled", BLIX_E_IMAGE, "nix-misconfigured", false,
          "enable the features nix-command and flakes in nixConfig"},
 	{"requires lock file changes", NULL, BLIX_E_IMAGE, "lock-changed", false,
@@ -60,9 +60,9 @@ static const struct rule {
          "a flake on this machine is named by its absolute path"},
 };
 /* Not Nix but the command around it failed. */
-static const struct rule no_error = {
+static const struct text_rule no_error = {
 	"", NULL, BLIX_E_IMAGE, "command-failed", true, "see the node's log"};
-static const struct rule otherwise = {
+static const struct text_rule otherwise = {
 	"", NULL, BLIX_E_IMAGE, "flake-eval-failed", false, "try: nix flake check on the flake"};
 
 /* Colours and other terminal sequences, and control characters, leave the text. */
@@ -155,20 +155,19 @@ char *nix_error_tail(const char *text)
 	return xstrdup(last_bytes(clean, LIMIT_MESSAGE));
 }
 
-static const struct rule *find_rule(const char *text)
+static const struct text_rule *find_rule(const char *text)
 {
-	for (size_t i = 0; i < array_size(rules); i++) {
-		if (strstr(text, rules[i].words) != NULL &&
-		    (rules[i].also == NULL || strstr(text, rules[i].also) != NULL))
-			return &rules[i];
-	}
+	const struct text_rule *rule = text_rule_find(rules, array_size(rules), text);
+
+	if (rule != NULL)
+		return rule;
 	return strncmp(text, "error:", 6) == 0 ? &otherwise : &no_error;
 }
 
 bool nix_error_explain(const char *text, struct blix_error *err)
 {
 	cleanup(freep) char *clean = strip(text);
-	const struct rule *rule;
+	const struct text_rule *rule;
 	const char *error, *tail;
 	size_t head;
 

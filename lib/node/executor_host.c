@@ -9,13 +9,14 @@
 
 #include "base/alloc.h"
 #include "base/json.h"
-#include "microvm/nix_error.h"
+#include "microvm/runner_error.h"
 #include "sys/clock.h"
 #include "sys/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <sys/stat.h>
 
 #define CONSOLE_TAIL 4096
@@ -143,8 +144,8 @@ enum executor_directory host_owner(const struct node_executor *e, const struct v
 	return DIRECTORY_OURS;
 }
 
-/* The last lines that a VM wrote to its console. */
-static char *console_tail(const struct node_executor *e, const char *name)
+/* The end of a VM's console. */
+static char *console_end(const struct node_executor *e, const char *name)
 {
 	cleanup(freep) char *own = host_own_dir(e, name);
 	cleanup(freep) char *path = xasprintf("%s/console.log", own);
@@ -160,7 +161,7 @@ static char *console_tail(const struct node_executor *e, const char *name)
 		if (text[i] == '\0')
 			text[i] = ' ';
 	}
-	return nix_error_tail(text);
+	return xstrdup(text);
 }
 
 static char *current_runner(const struct node_executor *e, const char *name)
@@ -193,12 +194,22 @@ static void sight_process(struct sight *sight, const struct status_vm *item)
 static void sight_exit(struct sight *sight, const struct local *local, const struct status_vm *item)
 {
 	uint64_t started_ms = local->started_ms != 0 ? local->started_ms : local->vm->started_ms;
+	struct executor_seen *seen = &sight->seen;
+	cleanup(freep) char *console = NULL;
+	struct blix_error err;
 
-	sight->seen.exited = item->exited;
-	sight->seen.exit_code = item->exit_code;
+	seen->exited = item->exited;
+	seen->exit_code = item->exit_code;
 	if (started_ms != 0 && item->ended_ms > started_ms)
-		sight->seen.run_ms = item->ended_ms - started_ms;
-	sight->message = console_tail(local->e, local->vm->name);
+		seen->run_ms = item->ended_ms - started_ms;
+	if (!item->exited || item->exit_code == 0)
+		return;
+	console = console_end(local->e, local->vm->name);
+	runner_error_explain(console, item->exit_code, &err);
+	seen->code = err.code;
+	(void)snprintf(seen->reason, sizeof(seen->reason), "%s", blix_error_reason(&err));
+	sight->message =
+		xasprintf("%s%s%s", err.text, err.hint[0] != '\0' ? "\nhint: " : "", err.hint);
 }
 
 void sight_take(struct sight *sight, const struct local *local, const struct status_vm *item)

@@ -39,7 +39,7 @@ static inline bool fake_read(const char *path, char *out, size_t n)
 /* "ok" unless a file says otherwise. */
 static inline const char *fake_mode(const char *name)
 {
-	static char mode[64];
+	static char mode[256];
 	char path[PATH_MAX];
 
 	(void)snprintf(path, sizeof(path), "%s/.fake/%s", fake_state_dir(), name);

@@ -1,9 +1,23 @@
 /* A runner without a hypervisor: says "fake: ready" and sleeps until SIGTERM, which it takes for a
- * clean end. Modes: exit0 and exit1 (ends at once), stubborn (only SIGKILL ends it), silent (is
- * never ready). */
+ * clean end. Modes: exit0 and exit1 (ends at once), "end CODE WORDS" (says so and ends with CODE;
+ * 137: by SIGKILL), stubborn (only SIGKILL ends it), silent (is never ready). */
 #include "fake.h"
 
 #include <signal.h>
+
+/* "CODE WORDS" */
+static int end(const char *what)
+{
+	int code = 0;
+	int n = 0;
+
+	if (sscanf(what, "%d %n", &code, &n) != 1)
+		return 1;
+	(void)fprintf(stderr, "%s\n", what + n);
+	if (code == 137)
+		(void)raise(SIGKILL);
+	return code;
+}
 
 int main(void)
 {
@@ -21,6 +35,8 @@ int main(void)
 		(void)fprintf(stderr, "fake: cannot start\n");
 		return 1;
 	}
+	if (strncmp(mode, "end ", 4) == 0)
+		return end(mode + 4);
 	(void)sigemptyset(&set);
 	(void)sigaddset(&set, SIGTERM);
 	(void)sigprocmask(SIG_BLOCK, &set, NULL);
