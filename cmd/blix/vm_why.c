@@ -18,8 +18,10 @@ static void print_chain(const cJSON *chain)
 	cJSON_ArrayForEach (cause, chain) {
 		const char *message = text_at(cause, "message");
 		const char *since = text_at(cause, "since");
+		const char *class = text_at(cause, "class");
 
-		print_fieldf(text_at(cause, "reason"), "%s%s%s%s", message,
+		print_fieldf(text_at(cause, "reason"), "%s%s%s%s%s%s", class,
+		             class[0] != '\0' ? ": " : "", message,
 		             since[0] != '\0' ? " (since " : "", since,
 		             since[0] != '\0' ? ")" : "");
 	}

@@ -84,7 +84,7 @@ bool node_facts_equal(const struct node_facts *a, const struct node_facts *b)
 	return a->cpus == b->cpus && a->memory_bytes == b->memory_bytes &&
 	       a->reserved_cpus == b->reserved_cpus && a->reserved_bytes == b->reserved_bytes &&
 	       a->overcommit_cpu == b->overcommit_cpu &&
-	       a->overcommit_memory == b->overcommit_memory &&
+	       a->overcommit_memory == b->overcommit_memory && a->builds_max == b->builds_max &&
 	       strcmp(a->hypervisors, b->hypervisors) == 0 && strcmp(a->accel, b->accel) == 0 &&
 	       strcmp(a->supervision, b->supervision) == 0 &&
 	       strcmp(a->microvm_command, b->microvm_command) == 0 &&

@@ -19,6 +19,7 @@ struct node_facts {
 	uint64_t reserved_bytes;
 	uint32_t overcommit_cpu;    /* per cent of (cpus - reserved): 400 = four VM cpus on one */
 	uint32_t overcommit_memory; /* per cent, 100 = none */
+	uint32_t builds_max;        /* flakes it resolves or builds at once */
 	char *hypervisors;          /* "qemu firecracker": those found, in order */
 	char *accel;                /* "kvm" or "tcg", found by booting; "" while unknown */
 	char *supervision;          /* "shim" */

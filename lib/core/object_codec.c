@@ -196,6 +196,7 @@ void put_facts(struct buf *out, const struct node_facts *facts)
 	put_u64(out, facts->reserved_bytes);
 	put_u32(out, facts->overcommit_cpu);
 	put_u32(out, facts->overcommit_memory);
+	put_u32(out, facts->builds_max);
 	put_string(out, facts->hypervisors);
 	put_string(out, facts->accel);
 	put_string(out, facts->supervision);
@@ -212,6 +213,7 @@ void get_facts(struct codec *in, struct node_facts *facts)
 	facts->reserved_bytes = get_u64(in);
 	facts->overcommit_cpu = get_u32(in);
 	facts->overcommit_memory = get_u32(in);
+	facts->builds_max = get_u32(in);
 	get_string_into(in, &facts->hypervisors, 256);
 	get_string_into(in, &facts->accel, LIMIT_NAME);
 	get_string_into(in, &facts->supervision, LIMIT_NAME);

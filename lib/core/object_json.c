@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "base/parse.h"
+#include "core/cause.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -109,12 +110,14 @@ static void add_cause(cJSON *status, const struct vm *vm, const struct state *st
 {
 	if (on_lost_node(vm, state)) {
 		json_add_string(status, "reason", "node-offline");
+		json_add_string(status, "class", cause_class_name(CAUSE_NODE));
 		json_add_string(status, "message", "its node does not answer; it may well run on");
 		return;
 	}
 	if (vm->code != BLIX_OK)
 		json_add_string(status, "code", blix_code_info(vm->code)->slug);
 	json_add_string(status, "reason", vm->reason);
+	json_add_string(status, "class", cause_class_name(cause_of(vm->reason, vm->code)));
 	json_add_string(status, "message", vm->message);
 }
 
@@ -275,6 +278,7 @@ cJSON *node_json(const struct node *node)
 	json_add(overcommit, "memory", cJSON_CreateNumber(facts->overcommit_memory / 100.0));
 	json_add(spec, "overcommit", overcommit);
 	json_add(spec, "reserved", amount_json(facts->reserved_cpus, facts->reserved_bytes));
+	json_add_u64(spec, "buildsMax", facts->builds_max);
 	json_add(object, "spec", spec);
 	json_add_string(status, "phase", node_phase_name(node->phase));
 	json_add_time(status, "phaseSince", node->phase_ms);

@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/parse.h"
+#include "core/cause.h"
 #include "core/object_json.h"
 #include "core/place.h"
 
@@ -319,11 +320,13 @@ void vm_show_handle(struct http_request *request, void *data)
 		                                      .deadline_ms = wait.wait_ms});
 }
 
-static void push_cause(cJSON *chain, const char *reason, const char *message, uint64_t since_ms)
+static void push_cause(cJSON *chain, enum blix_code code, const char *reason, const char *message,
+                       uint64_t since_ms)
 {
 	cJSON *link = json_object();
 
 	json_add_string(link, "reason", reason);
+	json_add_string(link, "class", cause_class_name(cause_of(reason, code)));
 	json_add_string(link, "message", message);
 	json_add_time(link, "since", since_ms);
 	json_push(chain, link);
@@ -349,8 +352,27 @@ static void push_crashes(cJSON *chain, const struct vm *vm)
 	(void)snprintf(text, sizeof(text),
 	               "ended %" PRIu32 " times in a row, last with exit code %d%s%s", vm->crashes,
 	               (int)vm->exit_code, waits ? "; next start at " : "", waits ? at : "");
-	push_cause(chain, vm->crashes >= VM_CRASHES_LOOP ? "crash-loop" : "crashed", text,
-	           vm->phase_ms);
+	push_cause(chain, BLIX_E_START, vm->crashes >= VM_CRASHES_LOOP ? "crash-loop" : "crashed",
+	           text, vm->phase_ms);
+}
+
+/* True when every place to build on its node is taken: it is next when one ends. */
+static bool waits_for_build(const struct state *state, const struct vm *vm, const struct node *node,
+                            char *out, size_t n)
+{
+	uint32_t builds = 0;
+
+	if (vm->phase != VM_SCHEDULED || vm->code != BLIX_OK)
+		return false;
+	for (size_t i = 0; i < state->n_vms; i++) {
+		const struct vm *other = state->vms[i];
+
+		builds += (other->phase == VM_BUILDING && other->node == node->id) ||
+		          (other->phase == VM_RESOLVING && other->resolver == node->id);
+	}
+	(void)snprintf(out, n, "%u of %u builds are under way on %s (buildsMax)", builds,
+	               node->facts.builds_max, node->name);
+	return builds >= node->facts.builds_max;
 }
 
 /* From the phase down to what caused it, then what the log remembers of its failures. */
@@ -362,23 +384,25 @@ static cJSON *why_chain(const struct daemon *d, const struct vm *vm)
 
 	(void)snprintf(text, sizeof(text), "%s since its %s", vm_phase_name(vm->phase),
 	               vm->operation_verb);
-	push_cause(chain, "phase", text, vm->phase_ms);
+	push_cause(chain, BLIX_OK, "phase", text, vm->phase_ms);
 	if (vm->reason[0] != '\0')
-		push_cause(chain, vm->reason, vm->message, vm->phase_ms);
+		push_cause(chain, vm->code, vm->reason, vm->message, vm->phase_ms);
 	if (vm->crashes > 0)
 		push_crashes(chain, vm);
 	if (node != NULL && node->phase == NODE_OFFLINE && vm_is_committed(vm))
-		push_cause(chain, "node-offline", node->name, node->phase_ms);
+		push_cause(chain, BLIX_OK, "node-offline", node->name, node->phase_ms);
+	if (node != NULL && waits_for_build(d->state, vm, node, text, sizeof(text)))
+		push_cause(chain, BLIX_E_BUSY, "waits-for-build", text, vm->phase_ms);
 	if (vm->phase == VM_PENDING && !vm->resolved_set)
-		push_cause(chain, "waits-for-resolve", "its flake was not evaluated yet",
+		push_cause(chain, BLIX_OK, "waits-for-resolve", "its flake was not evaluated yet",
 		           vm->phase_ms);
 	if (vm->spec.ready[0] != '\0' && vm->phase == VM_RUNNING && !vm->ready)
-		push_cause(chain, "not-ready", vm->spec.ready, vm->phase_ms);
+		push_cause(chain, BLIX_OK, "not-ready", vm->spec.ready, vm->phase_ms);
 	for (size_t i = d->state->n_events; i > 0; i--) {
 		const struct event *event = state_event(d->state, i - 1);
 
 		if (event->uid == vm->uid && is_failure(event->reason))
-			push_cause(chain, event->reason, event->message, event->clock_ms);
+			push_cause(chain, BLIX_OK, event->reason, event->message, event->clock_ms);
 		if (cJSON_GetArraySize(chain) >= 16)
 			break;
 	}

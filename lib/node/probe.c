@@ -73,6 +73,7 @@ void probe_facts(const struct config *config, struct node_facts *facts)
 	facts->reserved_bytes = config->reserved_bytes;
 	facts->overcommit_cpu = config->overcommit_cpu;
 	facts->overcommit_memory = config->overcommit_memory;
+	facts->builds_max = config->builds_max;
 	free(facts->hypervisors);
 	facts->hypervisors = find_hypervisors(config);
 	xreplace(&facts->microvm_command, config->microvm);
