@@ -12,6 +12,7 @@
 #define LIMIT_MEMORY       (1ULL << 44) /* 16 TiB */
 #define LIMIT_MESSAGE      1536         /* the last lines of a build log or console in a report */
 #define LIMIT_LOCK         (256u << 10) /* one flake.lock; nixpkgs with 40 inputs is about 40 KiB */
+#define LIMIT_GENERATIONS  64           /* kept of one VM, whatever the configuration says */
 #define LIMIT_VOLUMES      32           /* volumes, shares and devices a VM may have, each */
 #define LIMIT_VMS          100000u /* one sorted array and one snapshot message must hold them */
 #define LIMIT_NODES        1000u

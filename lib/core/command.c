@@ -58,6 +58,58 @@ static void get_delete(struct codec *in, struct command *c)
 	c->vm_delete.grace_ms = get_u32(in);
 }
 
+static void put_update(struct buf *out, const struct command *c)
+{
+	put_string(out, c->vm_update.name);
+	put_u64(out, c->vm_update.if_version);
+	put_u8(out, c->vm_update.rollback);
+	put_u64(out, c->vm_update.generation);
+	put_string(out, c->vm_update.flake);
+	put_string(out, c->vm_update.attr);
+	put_u32(out, c->vm_update.restart);
+	put_u8(out, c->vm_update.auto_rollback);
+	put_u32(out, c->vm_update.timeout_ms);
+	put_u32(out, c->vm_update.grace_ms);
+}
+
+static void get_update(struct codec *in, struct command *c)
+{
+	get_name(in, c->vm_update.name, sizeof(c->vm_update.name));
+	c->vm_update.if_version = get_u64(in);
+	c->vm_update.rollback = get_bool(in);
+	c->vm_update.generation = get_u64(in);
+	get_string_into(in, &c->vm_update.flake, LIMIT_FLAKE);
+	get_string_into(in, &c->vm_update.attr, LIMIT_ATTR);
+	c->vm_update.restart = (enum update_restart)get_enum(in, UPDATE_RESTART_COUNT);
+	c->vm_update.auto_rollback = get_bool(in);
+	c->vm_update.timeout_ms = get_u32(in);
+	c->vm_update.grace_ms = get_u32(in);
+}
+
+static void put_update_due(struct buf *out, const struct command *c)
+{
+	put_u64(out, c->vm_update_due.uid);
+	put_u64(out, c->vm_update_due.operation);
+}
+
+static void get_update_due(struct codec *in, struct command *c)
+{
+	c->vm_update_due.uid = get_u64(in);
+	c->vm_update_due.operation = get_u64(in);
+}
+
+static void put_drop(struct buf *out, const struct command *c)
+{
+	put_u64(out, c->generation_drop.uid);
+	put_u64(out, c->generation_drop.number);
+}
+
+static void get_drop(struct codec *in, struct command *c)
+{
+	c->generation_drop.uid = get_u64(in);
+	c->generation_drop.number = get_u64(in);
+}
+
 static void put_resolve(struct buf *out, const struct command *c)
 {
 	put_u64(out, c->vm_resolve.uid);
@@ -218,6 +270,9 @@ static const struct {
 	[COMMAND_NODE_REPORT] = {put_node_report, get_node_report},
 	[COMMAND_NODE_PHASE] = {put_node_phase, get_node_phase},
 	[COMMAND_SESSION_EXPIRE] = {put_expire, get_expire},
+	[COMMAND_VM_UPDATE] = {put_update, get_update},
+	[COMMAND_VM_UPDATE_DUE] = {put_update_due, get_update_due},
+	[COMMAND_GENERATION_DROP] = {put_drop, get_drop},
 };
 
 static bool kind_known(uint32_t kind)
@@ -246,6 +301,10 @@ void command_init(struct command *command, enum command_kind kind)
 		command->vm_report.message = xstrdup("");
 		command->vm_report.runner = xstrdup("");
 		command->vm_report.exit_code = -1;
+	} else if (kind == COMMAND_VM_UPDATE) {
+		command->vm_update.flake = xstrdup("");
+		command->vm_update.attr = xstrdup("");
+		command->vm_update.timeout_ms = UPDATE_TIMEOUT_MS;
 	} else if (kind == COMMAND_NODE_REPORT) {
 		node_facts_init(&command->node_report.facts);
 	}
@@ -269,6 +328,9 @@ void command_done(struct command *command)
 		free(command->vm_report.reason);
 		free(command->vm_report.message);
 		free(command->vm_report.runner);
+	} else if (command->kind == COMMAND_VM_UPDATE) {
+		free(command->vm_update.flake);
+		free(command->vm_update.attr);
 	} else if (command->kind == COMMAND_NODE_REPORT) {
 		node_facts_done(&command->node_report.facts);
 	}

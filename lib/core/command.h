@@ -25,6 +25,9 @@ enum command_kind {
 	COMMAND_NODE_REPORT = 9, /* a node: who I am */
 	COMMAND_NODE_PHASE = 10, /* the leader: it is there, or not */
 	COMMAND_SESSION_EXPIRE = 11,
+	COMMAND_VM_UPDATE = 12,       /* update, rollback */
+	COMMAND_VM_UPDATE_DUE = 13,   /* the leader: the trial of a new system is over */
+	COMMAND_GENERATION_DROP = 14, /* the leader: one more than is to be kept */
 	COMMAND_KIND_COUNT
 };
 
@@ -45,6 +48,8 @@ enum vm_report_kind {
 	VM_REPORT_UNKNOWN = 9,  /* a process is there that cannot be identified. reason, message */
 	VM_REPORT_GONE = 10,    /* nothing of it is left on this node */
 	VM_REPORT_STABLE = 11,  /* after crashes it has run long enough to count as well */
+	VM_REPORT_BUILT = 12,   /* runner is built while another runs. build_ms */
+	VM_REPORT_NOT_BUILT = 13, /* it could not be. code, reason, message */
 	VM_REPORT_KIND_COUNT
 };
 
@@ -84,6 +89,22 @@ struct command {
 			uint64_t if_version;
 			uint32_t grace_ms;
 		} vm_delete;
+		struct {
+			char name[LIMIT_NAME + 1];
+			uint64_t if_version;
+			bool rollback;
+			uint64_t generation; /* of a rollback; 0: the one before */
+			char *flake, *attr;  /* of an update; "": as in the spec */
+			enum update_restart restart;
+			bool auto_rollback;
+			uint32_t timeout_ms, grace_ms;
+		} vm_update;
+		struct {
+			uint64_t uid, operation;
+		} vm_update_due;
+		struct {
+			uint64_t uid, number;
+		} generation_drop;
 		struct {
 			uint64_t uid, node;
 		} vm_resolve;

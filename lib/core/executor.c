@@ -72,6 +72,7 @@ static struct executor_vm *lookup_or_add(struct executor *e, uint64_t uid)
 	TAILQ_INIT(&vm->reports);
 	text_set(&vm->desired.out_path, "");
 	text_set(&vm->seen.runner, "");
+	text_set(&vm->seen.booted, "");
 	return vm;
 }
 
@@ -99,6 +100,7 @@ static void vm_remove(struct turn *t, struct executor_vm *vm)
 	        (t->e->n - at) * sizeof(*t->e->vms));
 	text_set(&vm->desired.out_path, NULL);
 	text_set(&vm->seen.runner, NULL);
+	text_set(&vm->seen.booted, NULL);
 	text_set(&vm->seen.message, NULL);
 	free(vm);
 }
@@ -166,14 +168,18 @@ static void visit(struct turn *t, struct executor_vm *vm)
 static void seen_set(struct executor_vm *vm, const struct executor_seen *seen)
 {
 	const char *runner = vm->seen.runner, *message = vm->seen.message;
+	const char *booted = vm->seen.booted;
 
 	if (vm->seen.process == PROCESS_UNKNOWN && seen->process != PROCESS_UNKNOWN)
 		vm->wait_ms = 0;
 	vm->seen = *seen;
 	vm->seen.runner = runner;
+	vm->seen.booted = booted;
 	vm->seen.message = message;
 	if (strcmp(runner, seen->runner != NULL ? seen->runner : "") != 0)
 		text_set(&vm->seen.runner, seen->runner != NULL ? seen->runner : "");
+	if (strcmp(booted, seen->booted != NULL ? seen->booted : "") != 0)
+		text_set(&vm->seen.booted, seen->booted != NULL ? seen->booted : "");
 	text_set(&vm->seen.message, seen->message);
 	if (seen->process == PROCESS_NONE)
 		vm->stop = STOP_NONE;
@@ -198,8 +204,12 @@ static void on_desired(struct turn *t, const struct executor_event *event)
 	}
 	vm->desired = *desired;
 	vm->desired.out_path = out_path;
-	if (strcmp(out_path, desired->out_path) != 0)
+	if (strcmp(out_path, desired->out_path) != 0) {
+		/* Another system: what failed before says nothing about it. */
 		text_set(&vm->desired.out_path, desired->out_path);
+		vm->tries = vm->update_tries = 0;
+		vm->wait_ms = vm->update_wait_ms = 0;
+	}
 	if (!vm->wanted || moved)
 		vm->told = progress_of(desired);
 	if (vm->stop == STOP_ASK && grace_ms != desired->grace_ms)

@@ -40,6 +40,8 @@ struct executor_desired {
 	bool elsewhere; /* placed on another */
 	bool resolving; /* this node is to resolve it */
 	bool held;      /* this node may keep something of it */
+	bool updating;  /* this node is to resolve its next system, while it goes on */
+	bool preparing; /* this node is to build that one, while it goes on */
 	bool ready;
 	uint32_t grace_ms;
 	uint64_t pid;         /* as last reported */
@@ -56,6 +58,7 @@ struct executor_seen {
 	enum executor_directory directory;
 	uint64_t epoch;     /* of the directory, when ours */
 	const char *runner; /* what is built there, "" nothing; copied */
+	const char *booted; /* what its process was started from, "" none; copied */
 	enum executor_process process;
 	uint64_t pid;
 	uint64_t started_ms; /* wall clock */

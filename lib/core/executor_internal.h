@@ -1,5 +1,6 @@
 /* Shared by the executor machine's parts: executor.c (events and bookkeeping), executor_rule.c
- * (what to do next), executor_report.c (what to tell). Nobody else includes it. */
+ * (what to do next), executor_update.c (the next system),
+ * executor_report.c (what to tell). Nobody else includes it. */
 #ifndef BLIX_CORE_EXECUTOR_INTERNAL_H
 #define BLIX_CORE_EXECUTOR_INTERNAL_H
 
@@ -51,8 +52,11 @@ struct executor_vm {
 	struct report_list reports;
 	bool reporting; /* the first of them is under way */
 	unsigned report_tries;
+	unsigned update_tries; /* of the next system */
+	uint64_t update_wait_ms;
 	uint64_t report_wait_ms;
 	enum progress told;
+	bool prepared;   /* told of the next system */
 	bool ended;      /* told something after which only the state says what comes next */
 	uint64_t settle; /* the revision that shows what was acknowledged */
 	enum vm_report_kind last_kind;
@@ -81,6 +85,15 @@ void rule_done(struct turn *t, struct executor_vm *vm, const struct executor_eve
 /* Gives free places to the VMs that wait to build. */
 void rule_pump(struct turn *t);
 
+/* executor_update.c: the next system, while the present one goes on */
+bool update_wants_resolving(const struct executor_vm *vm);
+/* What to do about it when nothing else is to be done. */
+void update_decide(struct turn *t, struct executor_vm *vm);
+/* The action under way was about it. */
+bool update_is_build(const struct executor_vm *vm, enum executor_action_kind kind);
+/* Failed: true when it will be tried again after a wait. */
+bool update_retries(struct turn *t, struct executor_vm *vm, const struct executor_event *event);
+
 /* executor_report.c */
 enum progress progress_of(const struct executor_desired *desired);
 void report_progress(struct turn *t, struct executor_vm *vm, enum progress progress);
@@ -90,6 +103,8 @@ void report_exited(struct turn *t, struct executor_vm *vm, const struct executor
 void report_stable(struct turn *t, struct executor_vm *vm);
 /* Ends what the machine may decide alone. False when the same was told a moment ago. */
 bool report_end(struct turn *t, struct executor_vm *vm, enum vm_report_kind kind);
+/* The next system is built, or (failure) cannot be. */
+void report_built(struct turn *t, struct executor_vm *vm, const struct executor_event *failure);
 void report_unknown(struct turn *t, struct executor_vm *vm);
 /* A failed attempt: Retry with a wait, or Failed. */
 void report_failure(struct turn *t, struct executor_vm *vm, const struct executor_event *failure);

@@ -67,7 +67,7 @@ static void fill_running(const struct executor_vm *vm, struct vm_report *r)
 	r->pid = vm->seen.pid;
 	r->started_ms = vm->seen.started_ms;
 	r->duration_ms = vm->start_ms;
-	xreplace(&r->runner, vm->seen.runner);
+	xreplace(&r->runner, vm->seen.booted[0] != '\0' ? vm->seen.booted : vm->seen.runner);
 }
 
 void report_progress(struct turn *t, struct executor_vm *vm, enum progress progress)
@@ -161,6 +161,31 @@ void report_stable(struct turn *t, struct executor_vm *vm)
 	(void)report_add(t, vm, VM_REPORT_STABLE);
 }
 
+void report_built(struct turn *t, struct executor_vm *vm, const struct executor_event *failure)
+{
+	enum vm_report_kind kind = failure == NULL ? VM_REPORT_BUILT : VM_REPORT_NOT_BUILT;
+	struct vm_report *r;
+
+	if (vm->last_kind == kind && vm->last_epoch == vm->desired.epoch &&
+	    t->now_ms < vm->last_ms + REPEAT_MS) {
+		turn_wake_at(t, vm, vm->last_ms + REPEAT_MS);
+		return;
+	}
+	r = report_add(t, vm, kind);
+	r->duration_ms = vm->build_ms;
+	xreplace(&r->runner, vm->seen.runner);
+	if (failure != NULL) {
+		r->code = failure->code;
+		xreplace(&r->reason, failure->reason != NULL ? failure->reason : "");
+		xreplace(&r->message, failure->message != NULL ? failure->message : "");
+	}
+	vm->update_tries = 0;
+	vm->prepared = true;
+	vm->last_kind = kind;
+	vm->last_epoch = vm->desired.epoch;
+	vm->last_ms = t->now_ms;
+}
+
 void report_unknown(struct turn *t, struct executor_vm *vm)
 {
 	struct vm_report *r;
@@ -206,7 +231,10 @@ void report_resolved(struct turn *t, struct executor_vm *vm, struct command *fou
 	memset(found, 0, sizeof(*found));
 	TAILQ_INSERT_TAIL(&vm->reports, report, entry);
 	unsettled_add(t, vm);
-	vm->ended = true;
+	if (vm->desired.updating) /* the VM goes on meanwhile */
+		vm->prepared = true;
+	else
+		vm->ended = true;
 }
 
 static void report_drop(struct executor_vm *vm, struct report *report)
@@ -243,7 +271,7 @@ static bool is_current(const struct executor_vm *vm, const struct command *comma
 	if (!vm->wanted)
 		return false;
 	if (command->kind == COMMAND_VM_RESOLVED)
-		return vm->desired.resolving;
+		return vm->desired.resolving || vm->desired.updating;
 	return command->vm_report.epoch == vm->desired.epoch;
 }
 
@@ -290,5 +318,6 @@ void report_settle(struct turn *t, struct executor_vm *vm)
 		TAILQ_REMOVE(&t->e->unsettled, vm, unsettled_entry);
 	vm->unsettled = false;
 	vm->ended = false;
+	vm->prepared = false;
 	vm->told = progress_of(&vm->desired);
 }

@@ -25,7 +25,8 @@ bool rule_wants_running(const struct executor_vm *vm)
 
 static bool wants_resolving(const struct executor_vm *vm)
 {
-	return vm->wanted && vm->desired.phase == VM_RESOLVING && vm->desired.resolving;
+	return (vm->wanted && vm->desired.phase == VM_RESOLVING && vm->desired.resolving) ||
+	       update_wants_resolving(vm);
 }
 
 static bool wants_removing(const struct executor_vm *vm)
@@ -199,7 +200,7 @@ static void decide(struct turn *t, struct executor_vm *vm)
 {
 	if (wants_removing(vm))
 		make_removed(t, vm);
-	else if (wants_resolving(vm))
+	else if (wants_resolving(vm) && !vm->desired.updating)
 		vm->build = EXECUTOR_RESOLVE;
 	else if (rule_wants_running(vm))
 		make_running(t, vm);
@@ -207,6 +208,8 @@ static void decide(struct turn *t, struct executor_vm *vm)
 		make_stopped(t, vm, vm->desired.grace_ms, true);
 	else if (vm->desired.here && vm->desired.phase == VM_STOPPED)
 		make_stopped(t, vm, EXECUTOR_STRAY_MS, false);
+	if (vm->acting == EXECUTOR_IDLE && vm->build == EXECUTOR_IDLE)
+		update_decide(t, vm);
 }
 
 static void queue_keep(struct turn *t, struct executor_vm *vm)
@@ -227,10 +230,12 @@ void rule_decide(struct turn *t, struct executor_vm *vm)
 		cancel_unwanted(t, vm);
 	else if (!t->e->looked || !vm->wanted || vm->ended)
 		; /* nothing may be done now */
-	else if (t->now_ms < vm->wait_ms)
+	else if (t->now_ms < vm->wait_ms) {
 		turn_wake_at(t, vm, vm->wait_ms);
-	else
+		update_decide(t, vm);
+	} else {
 		decide(t, vm);
+	}
 	queue_keep(t, vm);
 }
 
@@ -260,7 +265,9 @@ static void done_resolve(struct turn *t, struct executor_vm *vm, const struct ex
 		report_resolved(t, vm, event->resolved);
 		return;
 	}
-	if (!event->final && ++vm->tries < EXECUTOR_TRIES) {
+	if (vm->desired.updating && update_retries(t, vm, event))
+		return;
+	if (!vm->desired.updating && !event->final && ++vm->tries < EXECUTOR_TRIES) {
 		vm->wait_ms = t->now_ms + ((uint64_t)t->e->retry_ms << (vm->tries - 1));
 		return;
 	}
@@ -320,6 +327,11 @@ void rule_done(struct turn *t, struct executor_vm *vm, const struct executor_eve
 		t->e->builds--;
 	if (cancelled && event->code != BLIX_OK)
 		return;
+	if (update_is_build(vm, kind) && event->code != BLIX_OK) {
+		if (!update_retries(t, vm, event))
+			report_built(t, vm, event);
+		return;
+	}
 	if (kind == EXECUTOR_RESOLVE)
 		done_resolve(t, vm, event);
 	else if (kind == EXECUTOR_START)

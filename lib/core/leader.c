@@ -2,16 +2,20 @@
 #include "core/leader.h"
 
 #include "base/alloc.h"
+#include "core/generation.h"
 #include "core/place.h"
 
 #include <string.h>
 
-#define SESSION_SWEEP_MS 60000
+#define SESSION_SWEEP_MS    60000
+#define GENERATION_SWEEP_MS 3600000 /* for age; their number is watched all the time */
 
-void leader_init(struct leader *leader, uint64_t grace_ms)
+void leader_init(struct leader *leader, uint64_t grace_ms, uint64_t keep, uint64_t keep_ms)
 {
 	memset(leader, 0, sizeof(*leader));
 	leader->grace_ms = grace_ms;
+	leader->keep = keep;
+	leader->keep_ms = keep_ms;
 }
 
 static struct command *add(struct leader_actions *actions, enum command_kind kind)
@@ -26,7 +30,12 @@ static struct command *add(struct leader_actions *actions, enum command_kind kin
 static const struct node *resolver_for(const struct state *state, const struct vm *vm)
 {
 	const struct node *wanted = state_node_named(state, vm->spec.node);
+	const struct node *home = state_node(state, vm->node);
 	size_t ready = 0, pick;
+
+	/* The next system of a VM is looked at where it runs: what it is made of is there. */
+	if (vm->update.step == UPDATE_RESOLVE && home != NULL && home->phase == NODE_READY)
+		return home;
 
 	if (wanted != NULL)
 		return wanted->phase == NODE_READY ? wanted : NULL;
@@ -48,7 +57,8 @@ static void decide_resolver(const struct state *state, const struct vm *vm,
 	const struct node *now = state_node(state, vm->resolver), *node;
 	struct command *command;
 
-	if (vm->phase == VM_RESOLVING && now != NULL && now->phase == NODE_READY)
+	if ((vm->phase == VM_RESOLVING || vm->update.step == UPDATE_RESOLVE) && now != NULL &&
+	    now->phase == NODE_READY)
 		return;
 	node = resolver_for(state, vm);
 	if (node == NULL)
@@ -98,6 +108,62 @@ static void reconcile_cluster(const struct state *state, struct leader_actions *
 	}
 }
 
+static void decide_due(const struct leader *leader, const struct vm *vm, uint64_t now_ms,
+                       struct leader_actions *actions)
+{
+	uint64_t due_ms = update_due_ms(vm);
+	struct command *command;
+
+	if (due_ms == 0 || leader->clock_ms + (now_ms - leader->at_ms) < due_ms)
+		return;
+	command = add(actions, COMMAND_VM_UPDATE_DUE);
+	command->vm_update_due.uid = vm->uid;
+	command->vm_update_due.operation = vm->update.operation;
+}
+
+/* Systems that are being changed: who looks at them, and trials whose time has come. */
+static void drive_updates(const struct leader *leader, const struct state *state, uint64_t now_ms,
+                          struct leader_actions *actions)
+{
+	uint64_t left = state->updates;
+
+	for (size_t i = 0; i < state->n_vms && left > 0 && actions->n < LEADER_ROUND; i++) {
+		const struct vm *vm = state->by_uid[i];
+
+		if (vm->update.step == UPDATE_IDLE)
+			continue;
+		left--;
+		if (vm->update.step == UPDATE_RESOLVE && vm->phase != VM_DELETING)
+			decide_resolver(state, vm, actions);
+		else
+			decide_due(leader, vm, now_ms, actions);
+	}
+}
+
+/* One of a VM at a time: dropping it changes their number, which brings the next sweep. */
+static void drop_generations(struct leader *leader, const struct state *state, uint64_t now_ms,
+                             struct leader_actions *actions)
+{
+	uint64_t clock_ms;
+
+	if (leader->kept == state->generations && now_ms - leader->kept_ms < GENERATION_SWEEP_MS)
+		return;
+	clock_ms = leader->clock_ms + (now_ms - leader->at_ms);
+	leader->kept = state->generations;
+	leader->kept_ms = now_ms;
+	for (size_t i = 0; i < state->n_vms && actions->n < LEADER_ROUND; i++) {
+		const struct vm *vm = state->by_uid[i];
+		uint64_t number = generation_victim(vm, leader->keep, leader->keep_ms, clock_ms);
+		struct command *command;
+
+		if (number == 0 || vm->phase == VM_DELETING)
+			continue;
+		command = add(actions, COMMAND_GENERATION_DROP);
+		command->generation_drop.uid = vm->uid;
+		command->generation_drop.number = number;
+	}
+}
+
 static void judge_nodes(const struct leader *leader, const struct state *state,
                         const struct leader_event *event, struct leader_actions *actions)
 {
@@ -136,10 +202,15 @@ void leader_step(struct leader *leader, const struct state *state, const struct 
                  uint64_t now_ms, struct leader_actions *ret)
 {
 	ret->n = 0;
+	if (leader->clock_ms != state->clock_ms) {
+		leader->clock_ms = state->clock_ms;
+		leader->at_ms = now_ms;
+	}
 	if (event->kind == LEADER_ELECTED || event->kind == LEADER_DEPOSED) {
 		leader->leading = event->kind == LEADER_ELECTED;
 		leader->waiting = false;
 		leader->expired_ms = now_ms;
+		leader->kept = UINT64_MAX;
 	}
 	if (event->kind == LEADER_SETTLED || event->kind == LEADER_FAILED)
 		leader->waiting = false;
@@ -150,5 +221,7 @@ void leader_step(struct leader *leader, const struct state *state, const struct 
 		sweep_sessions(leader, state, now_ms, ret);
 	}
 	reconcile_cluster(state, ret);
+	drive_updates(leader, state, now_ms, ret);
+	drop_generations(leader, state, now_ms, ret);
 	leader->waiting = ret->n > 0;
 }

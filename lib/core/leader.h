@@ -34,10 +34,14 @@ struct leader_event {
 
 struct leader {
 	bool leading;
-	bool waiting;        /* a round is under way */
-	bool again;          /* something changed meanwhile */
-	uint64_t grace_ms;   /* a node not heard of for so long is Offline */
-	uint64_t expired_ms; /* now of the last session sweep */
+	bool waiting;             /* a round is under way */
+	bool again;               /* something changed meanwhile */
+	uint64_t grace_ms;        /* a node not heard of for so long is Offline */
+	uint64_t expired_ms;      /* now of the last session sweep */
+	uint64_t keep, keep_ms;   /* generations: how many, how old; 0: no bound */
+	uint64_t kept;            /* how many there were at the last sweep */
+	uint64_t kept_ms;         /* and its time */
+	uint64_t clock_ms, at_ms; /* the cluster's clock as it last moved, and now then */
 };
 
 struct leader_actions {
@@ -45,7 +49,8 @@ struct leader_actions {
 	size_t n;
 };
 
-void leader_init(struct leader *leader, uint64_t grace_ms);
+/* Of generations that are not in use, the newest `keep` stay, none older than keep_ms. */
+void leader_init(struct leader *leader, uint64_t grace_ms, uint64_t keep, uint64_t keep_ms);
 void leader_step(struct leader *leader, const struct state *state, const struct leader_event *event,
                  uint64_t now_ms, struct leader_actions *ret);
 

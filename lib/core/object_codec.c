@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/limits.h"
+#include "core/generation.h"
 
 #define STORE_PATH_MAX 512 /* /nix/store/HASH-NAME: names end at 211 bytes */
 
@@ -75,6 +76,98 @@ void get_resolved(struct codec *in, struct vm_resolved *resolved)
 	resolved->n_volumes = get_u32(in);
 	resolved->n_shares = get_u32(in);
 	resolved->n_devices = get_u32(in);
+}
+
+static void put_update(struct buf *out, const struct vm_update *update)
+{
+	put_u32(out, update->step);
+	put_u32(out, update->outcome);
+	put_u32(out, update->code);
+	put_text(out, update->reason, LIMIT_NAME);
+	put_text(out, update->message, LIMIT_MESSAGE);
+	put_u64(out, update->operation);
+	put_u32(out, update->restart);
+	put_u8(out, update->auto_rollback);
+	put_u8(out, update->made);
+	put_u32(out, update->timeout_ms);
+	put_u32(out, update->grace_ms);
+	put_u64(out, update->deadline_ms);
+	put_u64(out, update->target);
+	put_u64(out, update->from);
+	put_string(out, update->flake);
+	put_string(out, update->attr);
+	put_string(out, update->by);
+}
+
+static void get_update(struct codec *in, struct vm_update *update)
+{
+	update->step = (enum vm_update_step)get_enum(in, UPDATE_STEP_COUNT);
+	update->outcome = (enum vm_update_outcome)get_enum(in, UPDATE_OUTCOME_COUNT);
+	update->code = (enum blix_code)get_enum(in, BLIX_CODE_COUNT);
+	get_string_into(in, &update->reason, LIMIT_NAME);
+	get_string_into(in, &update->message, LIMIT_MESSAGE);
+	update->operation = get_u64(in);
+	update->restart = (enum update_restart)get_enum(in, UPDATE_RESTART_COUNT);
+	update->auto_rollback = get_bool(in);
+	update->made = get_bool(in);
+	update->timeout_ms = get_u32(in);
+	update->grace_ms = get_u32(in);
+	update->deadline_ms = get_u64(in);
+	update->target = get_u64(in);
+	update->from = get_u64(in);
+	get_string_into(in, &update->flake, LIMIT_FLAKE);
+	get_string_into(in, &update->attr, LIMIT_ATTR);
+	get_string_into(in, &update->by, LIMIT_NAME);
+}
+
+static void put_generations(struct buf *out, const struct vm *vm)
+{
+	put_u64(out, vm->generation);
+	put_u64(out, vm->generation_current);
+	put_u64(out, vm->generation_booted);
+	put_u64(out, vm->generation_last);
+	put_u32(out, vm->held.cpus);
+	put_u64(out, vm->held.bytes);
+	put_u32(out, vm->n_generations);
+	for (uint32_t i = 0; i < vm->n_generations; i++) {
+		const struct generation *g = &vm->generations[i];
+
+		put_u64(out, g->number);
+		put_u64(out, g->created_ms);
+		put_string(out, g->flake);
+		put_string(out, g->attr);
+		put_string(out, g->by);
+		put_resolved(out, &g->resolved);
+	}
+}
+
+static void get_generations(struct codec *in, struct vm *vm)
+{
+	uint64_t last = 0;
+	uint32_t n;
+
+	vm->generation = get_u64(in);
+	vm->generation_current = get_u64(in);
+	vm->generation_booted = get_u64(in);
+	vm->generation_last = get_u64(in);
+	vm->held.cpus = get_u32(in);
+	vm->held.bytes = get_u64(in);
+	n = get_enum(in, LIMIT_GENERATIONS + 1);
+	for (uint32_t i = 0; i < n && !in->failed; i++) {
+		struct generation *g = generation_push(vm);
+
+		g->number = get_u64(in);
+		g->created_ms = get_u64(in);
+		get_string_into(in, &g->flake, LIMIT_FLAKE);
+		get_string_into(in, &g->attr, LIMIT_ATTR);
+		get_string_into(in, &g->by, LIMIT_NAME);
+		get_resolved(in, &g->resolved);
+		if (g->number <= last || g->number > vm->generation_last)
+			in->failed = true;
+		last = g->number;
+	}
+	if (vm->generation != 0 && generation_find(vm, vm->generation) == NULL)
+		in->failed = true;
 }
 
 static void put_ids(struct buf *out, const uint64_t *ids, uint32_t n)
@@ -161,6 +254,8 @@ void put_vm(struct buf *out, const struct vm *vm)
 	put_u8(out, vm->resolved_set);
 	put_resolved(out, &vm->resolved);
 	put_status(out, vm);
+	put_generations(out, vm);
+	put_update(out, &vm->update);
 	put_ids(out, vm->holders, vm->n_holders);
 	put_ids(out, vm->rejected, vm->n_rejected);
 }
@@ -183,6 +278,8 @@ struct vm *get_vm(struct codec *in)
 	vm->resolved_set = get_bool(in);
 	get_resolved(in, &vm->resolved);
 	get_status(in, vm);
+	get_generations(in, vm);
+	get_update(in, &vm->update);
 	vm->n_holders = get_ids(in, vm->holders);
 	vm->n_rejected = get_ids(in, vm->rejected);
 	return vm;

@@ -4,6 +4,8 @@
 #include "base/alloc.h"
 #include "base/parse.h"
 #include "core/cause.h"
+#include "core/generation.h"
+#include "core/generation_json.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -157,6 +159,7 @@ static cJSON *status_json(const struct vm *vm, const struct state *state)
 	if (vm->resolved_set)
 		json_add(status, "resolved", resolved_json(&vm->resolved));
 	json_add_string(status, "runner", vm->runner);
+	generation_status_add(status, vm);
 	add_u64_known(status, "pid", vm->pid);
 	json_add_time(status, "startedAt", vm->pid != 0 ? vm->started_ms : 0);
 	json_add_u64(status, "restarts", vm->restarts);
@@ -233,6 +236,8 @@ int vm_summary_print(const struct vm *vm, const struct state *state, struct buf 
 	print_plain(out, "node", node_name(state, vm->node));
 	if (vm->spec.ready[0] != '\0')
 		(void)buf_printf(out, ",\"ready\":%s", vm->ready ? "true" : "false");
+	if (vm_is_stale(vm))
+		(void)buf_add_string(out, ",\"stale\":true");
 	print_reason(out, on_lost_node(vm, state) ? "node-offline" : vm->reason);
 	print_amount(out, known ? vm->resolved.cpus : vm->spec.cpus,
 	             known ? vm->resolved.memory_bytes : vm->spec.memory_bytes);

@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/json.h"
+#include "core/generation.h"
 #include "core/node.h"
 
 #include <assert.h>
@@ -178,12 +179,15 @@ void state_remove(void **array, size_t *n, size_t at)
 /* Adds or takes away what a committed VM holds on its node. */
 static void account(struct state *s, const struct vm *vm, bool add)
 {
-	uint64_t bytes = vm->resolved.memory_bytes + vm_overhead_bytes(vm->resolved.hypervisor);
+	struct vm_held held = vm_commits(vm);
 	struct node *node;
 	bool found;
 	size_t i;
 
 	s->phases[vm->phase] += add ? 1 : (uint64_t)-1;
+	s->generations += add ? vm->n_generations : (uint64_t) - (int64_t)vm->n_generations;
+	if (vm->update.step != UPDATE_IDLE)
+		s->updates += add ? 1 : (uint64_t)-1;
 	if (!vm_is_committed(vm))
 		return;
 	i = state_find_node(s, vm->node, &found);
@@ -191,9 +195,9 @@ static void account(struct state *s, const struct vm *vm, bool add)
 		return;
 	node = node_own(&s->nodes[i]);
 	if (!add)
-		assert(node->committed_bytes >= bytes && node->vms > 0);
-	node->committed_cpus += add ? vm->resolved.cpus : (uint64_t) - (int64_t)vm->resolved.cpus;
-	node->committed_bytes += add ? bytes : (uint64_t) - (int64_t)bytes;
+		assert(node->committed_bytes >= held.bytes && node->vms > 0);
+	node->committed_cpus += add ? held.cpus : (uint64_t) - (int64_t)held.cpus;
+	node->committed_bytes += add ? held.bytes : (uint64_t) - (int64_t)held.bytes;
 	node->vms += add ? 1 : (uint32_t)-1;
 }
 
@@ -242,7 +246,8 @@ void state_remove_vm(struct state *s, struct vm *vm)
 	bool found;
 
 	account(s, vm, false);
-	state_lock_drop(s, vm->resolved.lock);
+	for (uint32_t i = 0; i < vm->n_generations; i++)
+		state_lock_drop(s, vm->generations[i].resolved.lock);
 	state_remove((void **)s->vms, &n, state_find_name(s, vm->name, &found));
 	n = s->n_vms;
 	state_remove((void **)s->by_uid, &n, state_find_uid(s, vm->uid, &found));

@@ -26,7 +26,11 @@ enum refusal {
 	REFUSAL_STALE, /* a report or decision about something that has moved on */
 	REFUSAL_NODE_MISSING,
 	REFUSAL_NO_ROOM,
-	REFUSAL_NODE_NAME, /* the name belongs to another node */
+	REFUSAL_NODE_NAME,  /* the name belongs to another node */
+	REFUSAL_UPDATING,   /* the system that an update chose is being booted */
+	REFUSAL_UNRESOLVED, /* its first system is not known yet */
+	REFUSAL_GENERATION_MISSING,
+	REFUSAL_NO_EARLIER, /* generation */
 	REFUSAL_UNKNOWN_COMMAND
 };
 
@@ -40,7 +44,7 @@ struct event {
 	char message[200];
 };
 
-/* A flake.lock shared by the VMs that were resolved with it. */
+/* A flake.lock shared by the generations that were resolved with it. */
 struct lock {
 	uint64_t hash; /* XXH3-64 of text, never 0 */
 	uint32_t users;
@@ -73,6 +77,8 @@ struct state {
 	struct event *events; /* a ring: the newest at events[(first + n - 1) % LIMIT_EVENTS] */
 	size_t n_events, first_event, size_events;
 	uint64_t phases[VM_PHASE_COUNT]; /* how many VMs are in each phase */
+	uint64_t updates;                /* VMs whose system is being changed */
+	uint64_t generations;            /* of all VMs together */
 };
 
 struct state *state_new(void);
@@ -83,6 +89,10 @@ void state_free(struct state *state);
  * best there is, but time never goes back. */
 void state_begin(struct state *state, uint64_t elapsed_ms, uint64_t wall_ms);
 void state_apply(struct state *state, const struct command *command, struct command_result *ret);
+
+/* When the leader has to decide about the trial of a new system, by the cluster's clock; 0: never.
+ */
+uint64_t update_due_ms(const struct vm *vm);
 
 /* Lookup; NULL when absent. */
 const struct vm *state_vm(const struct state *state, const char *name);

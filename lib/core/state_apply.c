@@ -60,7 +60,7 @@ static uint32_t elapsed_ms(const struct state *s, uint64_t since_ms)
 	return ms < UINT32_MAX ? (uint32_t)ms : UINT32_MAX;
 }
 
-static void begin_operation(struct state *s, struct vm *vm, const char *verb)
+void begin_operation(struct state *s, struct vm *vm, const char *verb)
 {
 	vm->operation = s->revision;
 	vm->operation_ms = s->clock_ms;
@@ -92,6 +92,7 @@ static void apply_create(struct state *s, const struct command *c, struct comman
 	memcpy(vm->name, c->vm_create.name, sizeof(vm->name));
 	vm_spec_done(&vm->spec);
 	vm_spec_copy(&vm->spec, &c->vm_create.spec);
+	xreplace(&vm->update.by, c->principal);
 	begin_operation(s, vm, "create");
 	state_add_vm(s, vm);
 	vm_event(s, vm, "vm-created", vm->spec.flake);
@@ -99,8 +100,8 @@ static void apply_create(struct state *s, const struct command *c, struct comman
 }
 
 /* The VM a user's command names, if it may be changed. */
-static const struct vm *named_vm(const struct state *s, const char *name, uint64_t if_version,
-                                 struct command_result *r)
+const struct vm *named_vm(const struct state *s, const char *name, uint64_t if_version,
+                          struct command_result *r)
 {
 	const struct vm *vm = state_vm(s, name);
 
@@ -120,7 +121,7 @@ static void power_set(struct vm *vm, enum vm_power power)
 	vm->spec.power = power;
 }
 
-static void vm_start(struct state *s, struct vm *vm)
+void vm_start(struct state *s, struct vm *vm)
 {
 	power_set(vm, VM_POWER_RUNNING);
 	if (vm->phase == VM_STOPPING) {
@@ -141,7 +142,7 @@ static void vm_start(struct state *s, struct vm *vm)
 	memset(&vm->timings, 0, sizeof(vm->timings));
 }
 
-static void vm_stop(struct state *s, struct vm *vm, uint32_t grace_ms, bool restart)
+void vm_stop(struct state *s, struct vm *vm, uint32_t grace_ms, bool restart)
 {
 	if (!restart)
 		power_set(vm, VM_POWER_STOPPED);
@@ -180,6 +181,8 @@ static void apply_power(struct state *s, const struct command *c, struct command
 		vm_start(s, vm);
 	else
 		vm_stop(s, vm, c->vm_power.grace_ms, verb == VM_VERB_RESTART);
+	if (verb == VM_VERB_STOP)
+		update_stop_asked(s, vm);
 	state_edited(s, vm);
 	vm_event(s, vm, verb == VM_VERB_START ? "vm-start-asked" : "vm-stop-asked", c->principal);
 }
@@ -214,13 +217,14 @@ static void apply_resolve(struct state *s, const struct command *c, struct comma
 	const struct node *node = state_node(s, c->vm_resolve.node);
 	const struct node *resolver;
 	struct vm *vm;
-	bool orphaned;
+	bool update, orphaned;
 
 	if (found == NULL)
 		return;
 	resolver = state_node(s, found->resolver);
-	orphaned =
-		found->phase == VM_RESOLVING && (resolver == NULL || resolver->phase != NODE_READY);
+	update = found->update.step == UPDATE_RESOLVE;
+	orphaned = (found->phase == VM_RESOLVING || update) &&
+	           (resolver == NULL || resolver->phase != NODE_READY);
 	if (node == NULL || node->phase != NODE_READY ||
 	    !((found->phase == VM_PENDING && !found->resolved_set) || orphaned)) {
 		refuse(r, BLIX_E_CONFLICT, REFUSAL_STALE);
@@ -229,8 +233,10 @@ static void apply_resolve(struct state *s, const struct command *c, struct comma
 	s->revision++;
 	vm = state_edit(s, found);
 	vm->resolver = node->id;
-	vm->timings.queue_ms = elapsed_ms(s, vm->operation_ms);
-	vm_move(vm, VM_RESOLVING, s->clock_ms);
+	if (!update) {
+		vm->timings.queue_ms = elapsed_ms(s, vm->operation_ms);
+		vm_move(vm, VM_RESOLVING, s->clock_ms);
+	}
 	state_edited(s, vm);
 	vm_event(s, vm, "vm-resolving", node->name);
 }
@@ -242,8 +248,16 @@ static void apply_resolved(struct state *s, const struct command *c, struct comm
 
 	if (found == NULL)
 		return;
-	if (found->phase != VM_RESOLVING || found->resolver != c->vm_resolved.node) {
+	if ((found->phase != VM_RESOLVING && found->update.step != UPDATE_RESOLVE) ||
+	    found->resolver != c->vm_resolved.node) {
 		refuse(r, BLIX_E_CONFLICT, REFUSAL_STALE);
+		return;
+	}
+	if (found->update.step == UPDATE_RESOLVE) {
+		s->revision++;
+		vm = state_edit(s, found);
+		update_resolved(s, vm, c);
+		state_edited(s, vm);
 		return;
 	}
 	s->revision++;
@@ -255,11 +269,7 @@ static void apply_resolved(struct state *s, const struct command *c, struct comm
 		vm_move(vm, VM_FAILED, s->clock_ms);
 		vm_event(s, vm, "vm-resolve-failed", vm->message);
 	} else {
-		vm_resolved_done(&vm->resolved);
-		vm_resolved_copy(&vm->resolved, &c->vm_resolved.resolved);
-		vm->resolved.lock =
-			state_lock_add(s, c->vm_resolved.lock.data, c->vm_resolved.lock.len);
-		vm->resolved_set = true;
+		generation_first(s, vm, c);
 		vm_move(vm, vm->spec.power == VM_POWER_RUNNING ? VM_PENDING : VM_STOPPED,
 		        s->clock_ms);
 		vm_event(s, vm, "vm-resolved", vm->resolved.out_path);
@@ -417,12 +427,20 @@ static void session_end(struct session *session, const struct command_result *r)
 
 static void (*const appliers[COMMAND_KIND_COUNT])(struct state *s, const struct command *c,
                                                   struct command_result *r) = {
-	[COMMAND_VM_CREATE] = apply_create,        [COMMAND_VM_POWER] = apply_power,
-	[COMMAND_VM_DELETE] = apply_delete,        [COMMAND_VM_RESOLVE] = apply_resolve,
-	[COMMAND_VM_RESOLVED] = apply_resolved,    [COMMAND_VM_ASSIGN] = apply_assign,
-	[COMMAND_VM_VERDICT] = apply_verdict,      [COMMAND_VM_REPORT] = apply_report,
-	[COMMAND_NODE_REPORT] = apply_node_report, [COMMAND_NODE_PHASE] = apply_node_phase,
+	[COMMAND_VM_CREATE] = apply_create,
+	[COMMAND_VM_POWER] = apply_power,
+	[COMMAND_VM_DELETE] = apply_delete,
+	[COMMAND_VM_RESOLVE] = apply_resolve,
+	[COMMAND_VM_RESOLVED] = apply_resolved,
+	[COMMAND_VM_ASSIGN] = apply_assign,
+	[COMMAND_VM_VERDICT] = apply_verdict,
+	[COMMAND_VM_REPORT] = apply_report,
+	[COMMAND_NODE_REPORT] = apply_node_report,
+	[COMMAND_NODE_PHASE] = apply_node_phase,
 	[COMMAND_SESSION_EXPIRE] = apply_expire,
+	[COMMAND_VM_UPDATE] = apply_update,
+	[COMMAND_VM_UPDATE_DUE] = apply_update_due,
+	[COMMAND_GENERATION_DROP] = apply_generation_drop,
 };
 
 /* What clients ask for; the cluster's own commands run in no session, even if one is named: they
@@ -430,7 +448,7 @@ static void (*const appliers[COMMAND_KIND_COUNT])(struct state *s, const struct 
 static bool has_session(const struct command *c)
 {
 	return c->session != 0 && (c->kind == COMMAND_VM_CREATE || c->kind == COMMAND_VM_POWER ||
-	                           c->kind == COMMAND_VM_DELETE);
+	                           c->kind == COMMAND_VM_DELETE || c->kind == COMMAND_VM_UPDATE);
 }
 
 void state_apply(struct state *s, const struct command *c, struct command_result *ret)
@@ -476,6 +494,15 @@ int refusal_error(const struct command_result *result, const char *subject, stru
 		[REFUSAL_NO_ROOM] = {"no-room", "the node has no room", ""},
 		[REFUSAL_NODE_NAME] = {"node-name-taken", "the name belongs to another node",
 	                               "give this node another name in its configuration"},
+		[REFUSAL_UPDATING] = {"update-under-way", "an update of it is under way",
+	                              "see how it goes with 'blix vm show'"},
+		[REFUSAL_UNRESOLVED] = {"not-resolved", "its first system is not known yet",
+	                                "wait until it runs"},
+		[REFUSAL_GENERATION_MISSING] = {"generation-missing", "no such generation is kept",
+	                                        "'blix vm history' shows those there are"},
+		[REFUSAL_NO_EARLIER] = {"no-earlier-generation",
+	                                "no generation before the present one is kept",
+	                                "'blix vm history' shows those there are"},
 		[REFUSAL_UNKNOWN_COMMAND] = {"unknown-command", "unknown command", ""},
 	};
 

@@ -1,4 +1,5 @@
-/* Between the files of the state only: state.c, state_apply.c, state_report.c, state_snapshot.c. */
+/* Between the files of the state only: state.c, state_apply.c, state_report.c,
+ * state_generation.c, state_snapshot.c. */
 #ifndef BLIX_CORE_STATE_INTERNAL_H
 #define BLIX_CORE_STATE_INTERNAL_H
 
@@ -19,7 +20,7 @@ void state_edited(struct state *s, struct vm *vm);
 void state_add_vm(struct state *s, struct vm *vm); /* the state's from here on */
 void state_remove_vm(struct state *s, struct vm *vm);
 
-/* Locks are counted by the VMs that were resolved with them; 0 for an empty text. */
+/* Locks are counted by the generations that were resolved with them; 0 for an empty text. */
 uint64_t state_lock_add(struct state *s, const char *text, size_t n);
 void state_lock_drop(struct state *s, uint64_t hash);
 
@@ -32,6 +33,25 @@ void vm_event(struct state *s, const struct vm *vm, const char *reason, const ch
 void vm_why(struct vm *vm, enum blix_code code, const char *reason, const char *message);
 /* The VM a decision of the leader or a finding of a node is about, if it is still current. */
 const struct vm *current_vm(const struct state *s, uint64_t uid, struct command_result *r);
+
+/* The VM a user's command names, if it may be changed. */
+const struct vm *named_vm(const struct state *s, const char *name, uint64_t if_version,
+                          struct command_result *r);
+void begin_operation(struct state *s, struct vm *vm, const char *verb);
+void vm_start(struct state *s, struct vm *vm);
+void vm_stop(struct state *s, struct vm *vm, uint32_t grace_ms, bool restart);
+
+/* state_generation.c */
+void apply_update(struct state *s, const struct command *c, struct command_result *r);
+void apply_update_due(struct state *s, const struct command *c, struct command_result *r);
+void apply_generation_drop(struct state *s, const struct command *c, struct command_result *r);
+/* The first lock of a VM. */
+void generation_first(struct state *s, struct vm *vm, const struct command *c);
+/* A node found what an update asks for, or why it cannot be. */
+void update_resolved(struct state *s, struct vm *vm, const struct command *c);
+/* After a report was folded in: what it means for an update under way. */
+void update_reported(struct state *s, struct vm *vm, const struct vm_report *report);
+void update_stop_asked(struct state *s, struct vm *vm);
 
 /* state_report.c */
 void apply_report(struct state *s, const struct command *c, struct command_result *r);

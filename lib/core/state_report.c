@@ -145,6 +145,8 @@ static bool report_fits(const struct vm *vm, const struct vm_report *report)
 		return false;
 	if (report->kind == VM_REPORT_STOPPED)
 		return vm->phase == VM_STOPPING || vm->phase == VM_UNKNOWN;
+	if (report->kind == VM_REPORT_BUILT || report->kind == VM_REPORT_NOT_BUILT)
+		return true;
 	if (report->kind == VM_REPORT_READY || report->kind == VM_REPORT_STABLE)
 		return vm->phase == VM_RUNNING;
 	/* One that never was told to run has no clean end to tell of. */
@@ -219,6 +221,9 @@ static void report_apply(struct state *s, struct vm *vm, const struct vm_report 
 		vm_move(vm, VM_UNKNOWN, s->clock_ms);
 		vm_event(s, vm, "vm-unknown", vm->message);
 		break;
+	case VM_REPORT_BUILT:
+	case VM_REPORT_NOT_BUILT:
+		break; /* of no phase: state_generation.c */
 	case VM_REPORT_GONE:
 	case VM_REPORT_KIND_COUNT:
 		abort();
@@ -245,6 +250,7 @@ void apply_report(struct state *s, const struct command *c, struct command_resul
 	s->revision++;
 	vm = state_edit(s, found);
 	report_apply(s, vm, report);
+	update_reported(s, vm, report);
 	state_edited(s, vm);
 }
 

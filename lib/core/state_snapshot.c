@@ -4,6 +4,7 @@
  * but counted again when read. A snapshot that does not decode to its last byte is refused whole.
  */
 #include "core/codec.h"
+#include "core/generation.h"
 #include "core/object_codec.h"
 #include "core/state_internal.h"
 
@@ -107,14 +108,14 @@ static void get_locks(struct codec *in, struct state *s)
 			in->failed = true;
 	}
 	for (size_t i = 0; i < s->n_locks; i++)
-		s->locks[i]->users = 0; /* counted again by the VMs */
+		s->locks[i]->users = 0; /* counted again by the generations */
 }
 
-static void count_lock(struct codec *in, struct state *s, const struct vm *vm)
+static void count_lock(struct codec *in, struct state *s, uint64_t lock)
 {
-	const char *text = state_lock(s, vm->resolved.lock);
+	const char *text = state_lock(s, lock);
 
-	if (vm->resolved.lock == 0)
+	if (lock == 0)
 		return;
 	if (text == NULL)
 		in->failed = true;
@@ -136,7 +137,8 @@ static void get_vms(struct codec *in, struct state *s)
 			vm_unref(vm);
 			return;
 		}
-		count_lock(in, s, vm);
+		for (uint32_t k = 0; k < vm->n_generations; k++)
+			count_lock(in, s, vm->generations[k].resolved.lock);
 		state_add_vm(s, vm);
 		vm->revision = revision;
 	}

@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "base/parse.h"
+#include "core/generation.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -99,6 +100,19 @@ bool vm_is_committed(const struct vm *vm)
 	return vm->node != 0 &&
 	       ((COMMITTED_PHASES & (1u << vm->phase)) != 0 ||
 	        (vm->phase == VM_DELETING && vm->ending && vm_held_by(vm, vm->node)));
+}
+
+struct vm_held vm_commits(const struct vm *vm)
+{
+	struct vm_held held = {vm->resolved.cpus,
+	                       vm->resolved.memory_bytes +
+	                               vm_overhead_bytes(vm->resolved.hypervisor)};
+
+	if (held.cpus < vm->held.cpus)
+		held.cpus = vm->held.cpus;
+	if (held.bytes < vm->held.bytes)
+		held.bytes = vm->held.bytes;
+	return held;
 }
 
 bool vm_is_pinned(const struct vm *vm)
@@ -218,6 +232,7 @@ struct vm *vm_new(void)
 	vm->exit_code = -1;
 	vm_spec_init(&vm->spec);
 	vm_resolved_copy(&vm->resolved, &(const struct vm_resolved){0});
+	vm_update_init(&vm->update);
 	vm->reason = xstrdup("");
 	vm->message = xstrdup("");
 	vm->runner = xstrdup("");
@@ -237,6 +252,8 @@ void vm_unref(struct vm *vm)
 		return;
 	vm_spec_done(&vm->spec);
 	vm_resolved_done(&vm->resolved);
+	generations_done(vm);
+	vm_update_done(&vm->update);
 	free(vm->reason);
 	free(vm->message);
 	free(vm->runner);
@@ -255,6 +272,10 @@ struct vm *vm_own(struct vm **slot)
 	copy->refs = 1;
 	vm_spec_copy(&copy->spec, &old->spec);
 	vm_resolved_copy(&copy->resolved, &old->resolved);
+	copy->generations = NULL;
+	copy->n_generations = 0;
+	generations_copy(copy, old);
+	vm_update_copy(&copy->update, &old->update);
 	copy->reason = xstrdup(old->reason);
 	copy->message = xstrdup(old->message);
 	copy->runner = xstrdup(old->runner);

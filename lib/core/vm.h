@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "core/update.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -94,9 +95,18 @@ struct vm_timings {
 	uint32_t queue_ms, resolve_ms, build_ms, start_ms, ready_ms; /* 0: not yet */
 };
 
+/* What the runner that lives holds on its node: after an edit of the spec or the system it may be
+ * more than what is wanted. */
+struct vm_held {
+	uint32_t cpus;
+	uint64_t bytes; /* with the hypervisor's own */
+};
+
 #define VM_HOLDERS_MAX    8
 #define VM_CRASHES_LOOP   3     /* ends in a row that are a crash loop */
 #define VM_BACKOFF_MS_MAX 60000 /* the longest pause before a start */
+
+struct generation; /* core/generation.h */
 
 struct vm {
 	uint32_t refs;
@@ -113,7 +123,13 @@ struct vm {
 	uint64_t epoch;    /* the fencing token: raised by each assignment */
 	uint64_t resolver; /* the node that resolves it, 0: none */
 	bool resolved_set;
-	struct vm_resolved resolved;
+	struct vm_resolved resolved;    /* of the wanted generation */
+	struct vm_held held;            /* 0: nothing runs */
+	struct generation *generations; /* oldest first */
+	uint32_t n_generations;
+	uint64_t generation; /* wanted; 0: none was locked yet */
+	uint64_t generation_current, generation_booted, generation_last;
+	struct vm_update update;
 	bool ready;
 	bool restart;        /* Stopping, to be started again */
 	bool ending;         /* Deleting, and was committed when that began */
@@ -150,6 +166,8 @@ int vm_restart_parse(const char *text, enum vm_restart *ret, struct blix_error *
 bool vm_restarts(const struct vm_spec *spec, bool clean);
 /* True in the phases that hold CPU and memory on vm->node. */
 bool vm_is_committed(const struct vm *vm);
+/* What it holds there: the larger of what is wanted and what runs. */
+struct vm_held vm_commits(const struct vm *vm);
 /* Data in its directory ties it to vm->node. */
 bool vm_is_pinned(const struct vm *vm);
 bool vm_held_by(const struct vm *vm, uint64_t node);

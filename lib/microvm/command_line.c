@@ -130,13 +130,15 @@ void nix_argv_version(struct argv *argv)
 	argv_push(argv, "--version");
 }
 
-void nix_argv_metadata(const char *flake, struct argv *argv)
+void nix_argv_metadata(const char *flake, bool refresh, struct argv *argv)
 {
 	assert(flake[0] != '-');
 	argv_push(argv, "nix");
 	argv_push(argv, "flake");
 	argv_push(argv, "metadata");
 	argv_push(argv, "--json");
+	if (refresh)
+		argv_push(argv, "--refresh");
 	argv_push(argv, flake);
 }
 

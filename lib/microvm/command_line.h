@@ -43,7 +43,8 @@ void microvm_argv_start(const struct microvm_host *host, const char *name, uint6
                         uint64_t epoch, struct argv *argv);
 
 void nix_argv_version(struct argv *argv);
-void nix_argv_metadata(const char *flake, struct argv *argv);
+/* refresh: what Nix fetched a while ago does not count. */
+void nix_argv_metadata(const char *flake, bool refresh, struct argv *argv);
 /* The one whitelisted evaluation of the wrapper in `flake_dir`; writes flake.lock there. */
 void nix_argv_eval(const char *flake_dir, const char *name, struct argv *argv);
 

@@ -254,6 +254,12 @@ const struct http_route api_routes[] = {
          LIMIT_BODY, "Power", "VM"},
 	{"POST", "/v1/vms/{name}/restart", vm_restart_handle, "Stop it, then start it",
          "ifVersion=u64", API_MUTATION, LIMIT_BODY, "Power", "VM"},
+	{"POST", "/v1/vms/{name}/update", vm_update_handle, "Lock it anew and boot that",
+         "ifVersion=u64", API_MUTATION, LIMIT_BODY, "Update", "VM"},
+	{"POST", "/v1/vms/{name}/rollback", vm_rollback_handle, "Back to an older generation",
+         "ifVersion=u64", API_MUTATION, LIMIT_BODY, "Rollback", "VM"},
+	{"GET", "/v1/vms/{name}/generations", vm_generations_handle, "The systems that are kept",
+         NULL, 0, 0, NULL, "GenerationList"},
 	{"GET", "/v1/vms/{name}/why", vm_why_handle, "Why it is in its phase", NULL, 0, 0, NULL,
          "Why"},
 	{"GET", "/v1/vms/{name}/logs", vm_logs_handle, "Its console; waits for more",
@@ -281,6 +287,13 @@ static const char schemas[] =
 	"\"metadata\":{\"type\":\"object\"},\"spec\":{\"type\":\"object\"},"
 	"\"status\":{\"type\":\"object\"}}},"
 	"\"Power\":{\"type\":\"object\",\"properties\":{\"graceMs\":{\"type\":\"integer\"}}},"
+	"\"Update\":{\"type\":\"object\",\"properties\":{\"flake\":{\"type\":\"string\"},"
+	"\"attr\":{\"type\":\"string\"},\"restart\":{\"type\":\"string\"},"
+	"\"autoRollback\":{\"type\":\"boolean\"},\"timeoutMs\":{\"type\":\"integer\"},"
+	"\"graceMs\":{\"type\":\"integer\"}}},"
+	"\"Rollback\":{\"type\":\"object\",\"properties\":{\"generation\":{\"type\":\"integer\"},"
+	"\"restart\":{\"type\":\"string\"},\"graceMs\":{\"type\":\"integer\"}}},"
+	"\"GenerationList\":{\"type\":\"object\"},"
 	"\"VMList\":{\"type\":\"object\",\"properties\":{\"revision\":{\"type\":\"integer\"},"
 	"\"stale\":{\"type\":\"boolean\"},\"stalenessMs\":{\"type\":\"integer\"},"
 	"\"items\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/components/schemas/VM\"}}}},"

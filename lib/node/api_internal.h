@@ -15,7 +15,19 @@ void vm_restart_handle(struct http_request *request, void *data);
 void vm_delete_handle(struct http_request *request, void *data);
 void vm_why_handle(struct http_request *request, void *data);
 void vm_logs_handle(struct http_request *request, void *data);
+void vm_update_handle(struct http_request *request, void *data);
+void vm_rollback_handle(struct http_request *request, void *data);
+void vm_generations_handle(struct http_request *request, void *data);
 void event_list_handle(struct http_request *request, void *data);
+
+/* Takes the command, proposes it, and answers with the VM or why not. */
+void api_propose(struct daemon *d, struct http_request *request, struct command *command,
+                 const char *name, int status);
+int api_parse_body(const struct http_request *request, cJSON **ret, struct blix_error *err);
+/* The name in the path; NULL: there is none, and that was answered. */
+const char *api_path_name(struct http_request *request);
+int api_query_number(const struct http_request *request, const char *key, uint64_t max,
+                     uint64_t *ret, struct blix_error *err);
 
 /* The ?revision= and ?wait= of a request; without revision nothing is waited for. */
 struct api_wait {

@@ -82,8 +82,8 @@ static int identify(const struct http_request *request, struct command *command,
 }
 
 /* Takes the command. */
-static void propose(struct daemon *d, struct http_request *request, struct command *command,
-                    const char *name, int status)
+void api_propose(struct daemon *d, struct http_request *request, struct command *command,
+                 const char *name, int status)
 {
 	struct mutation *m;
 	struct blix_error err;
@@ -132,7 +132,7 @@ static void answer_dry_run(const struct daemon *d, struct http_request *request,
 	vm_unref(vm);
 }
 
-static int parse_body(const struct http_request *request, cJSON **ret, struct blix_error *err)
+int api_parse_body(const struct http_request *request, cJSON **ret, struct blix_error *err)
 {
 	size_t n;
 	const char *body = http_body(request, &n);
@@ -150,7 +150,8 @@ void vm_create_handle(struct http_request *request, void *data)
 	struct blix_error err;
 	char name[LIMIT_NAME + 1];
 
-	if (parse_body(request, &body, &err) < 0 || vm_create_parse(body, name, &spec, &err) < 0) {
+	if (api_parse_body(request, &body, &err) < 0 ||
+	    vm_create_parse(body, name, &spec, &err) < 0) {
 		http_answer_error(request, &err, NULL);
 		return;
 	}
@@ -163,11 +164,11 @@ void vm_create_handle(struct http_request *request, void *data)
 	memcpy(command.vm_create.name, name, sizeof(name));
 	vm_spec_done(&command.vm_create.spec);
 	command.vm_create.spec = spec;
-	propose(d, request, &command, name, 201);
+	api_propose(d, request, &command, name, 201);
 }
 
 /* The name in the path; answers itself when it is none. */
-static const char *path_name(struct http_request *request)
+const char *api_path_name(struct http_request *request)
 {
 	const char *name = http_path_param(request, "name");
 	struct blix_error err;
@@ -178,8 +179,8 @@ static const char *path_name(struct http_request *request)
 	return NULL;
 }
 
-static int query_number(const struct http_request *request, const char *key, uint64_t max,
-                        uint64_t *ret, struct blix_error *err)
+int api_query_number(const struct http_request *request, const char *key, uint64_t max,
+                     uint64_t *ret, struct blix_error *err)
 {
 	const char *text = http_query(request, key);
 	int rc = text != NULL ? parse_u64(text, ret, err) : 0;
@@ -198,7 +199,7 @@ static int parse_grace(const struct http_request *request, uint32_t *ret, struct
 	int rc;
 
 	(void)http_body(request, &n);
-	if (n > 0 && ((rc = parse_body(request, &body, err)) < 0 ||
+	if (n > 0 && ((rc = api_parse_body(request, &body, err)) < 0 ||
 	              (rc = json_only_keys(body, keys, err)) < 0 ||
 	              (rc = json_get_u64(body, "graceMs", &grace, err)) < 0))
 		return rc;
@@ -210,7 +211,7 @@ static int parse_grace(const struct http_request *request, uint32_t *ret, struct
 
 static void power(struct http_request *request, struct daemon *d, enum vm_verb verb)
 {
-	const char *name = path_name(request);
+	const char *name = api_path_name(request);
 	struct command command;
 	struct blix_error err;
 
@@ -220,13 +221,13 @@ static void power(struct http_request *request, struct daemon *d, enum vm_verb v
 	(void)snprintf(command.vm_power.name, sizeof(command.vm_power.name), "%s", name);
 	command.vm_power.verb = verb;
 	if (parse_grace(request, &command.vm_power.grace_ms, &err) < 0 ||
-	    query_number(request, "ifVersion", UINT64_MAX, &command.vm_power.if_version, &err) <
+	    api_query_number(request, "ifVersion", UINT64_MAX, &command.vm_power.if_version, &err) <
 	            0) {
 		http_answer_error(request, &err, NULL);
 		command_done(&command);
 		return;
 	}
-	propose(d, request, &command, name, 200);
+	api_propose(d, request, &command, name, 200);
 }
 
 void vm_start_handle(struct http_request *request, void *data)
@@ -247,7 +248,7 @@ void vm_restart_handle(struct http_request *request, void *data)
 void vm_delete_handle(struct http_request *request, void *data)
 {
 	struct daemon *d = data;
-	const char *name = path_name(request);
+	const char *name = api_path_name(request);
 	uint64_t grace = GRACE_MS_DEFAULT;
 	struct command command;
 	struct blix_error err;
@@ -256,15 +257,15 @@ void vm_delete_handle(struct http_request *request, void *data)
 		return;
 	command_init(&command, COMMAND_VM_DELETE);
 	(void)snprintf(command.vm_delete.name, sizeof(command.vm_delete.name), "%s", name);
-	if (query_number(request, "graceMs", 3600000, &grace, &err) < 0 ||
-	    query_number(request, "ifVersion", UINT64_MAX, &command.vm_delete.if_version, &err) <
-	            0) {
+	if (api_query_number(request, "graceMs", 3600000, &grace, &err) < 0 ||
+	    api_query_number(request, "ifVersion", UINT64_MAX, &command.vm_delete.if_version,
+	                     &err) < 0) {
 		http_answer_error(request, &err, NULL);
 		command_done(&command);
 		return;
 	}
 	command.vm_delete.grace_ms = (uint32_t)grace;
-	propose(d, request, &command, name, 200);
+	api_propose(d, request, &command, name, 200);
 }
 
 /* A long poll of one VM. */
@@ -296,7 +297,7 @@ static void vm_poll_done(struct daemon *d, void *data, bool cancelled)
 void vm_show_handle(struct http_request *request, void *data)
 {
 	struct daemon *d = data;
-	const char *name = path_name(request);
+	const char *name = api_path_name(request);
 	struct vm_poll *poll;
 	struct api_wait wait;
 	struct blix_error err;
@@ -427,7 +428,7 @@ static const char *why_hint(const struct vm *vm)
 void vm_why_handle(struct http_request *request, void *data)
 {
 	const struct daemon *d = data;
-	const char *name = path_name(request);
+	const char *name = api_path_name(request);
 	cleanup(json_freep) cJSON *answer = NULL;
 	const struct vm *vm;
 	bool fits;

@@ -47,6 +47,8 @@ void config_init(struct config *config)
 	config->builds_max = 2;
 	config->build_deadline_ms = 3600000;
 	config->retry_ms = 1000;
+	config->keep = 10;
+	config->keep_days = 90;
 	config->overcommit_cpu = 400;
 	config->overcommit_memory = 100;
 	config->reserved_bytes = 512ULL << 20;
@@ -237,14 +239,29 @@ static int parse_texts(const cJSON *root, struct config *config, struct blix_err
 	return rc;
 }
 
+static int parse_generations(const cJSON *root, struct config *config, struct blix_error *err)
+{
+	static const char *const keys[] = {"keep", "keepDays", NULL};
+	const cJSON *object = NULL;
+	int rc = json_get_object(root, "generations", &object, err);
+
+	if (rc < 0 || object == NULL)
+		return rc;
+	if ((rc = json_only_keys(object, keys, err)) < 0 ||
+	    (rc = get_unsigned(object, "keep", 0, LIMIT_GENERATIONS, &config->keep, err)) < 0 ||
+	    (rc = get_unsigned(object, "keepDays", 0, 36500, &config->keep_days, err)) < 0)
+		return blix_wrap(err, "generations");
+	return 0;
+}
+
 static int parse_tree(const cJSON *root, struct config *config, struct blix_error *err)
 {
 	static const char *const keys[] = {
-		"name",           "cluster",    "id",          "stateDir",  "runDir",
-		"socket",         "group",      "microvmsDir", "microvm",   "libexecDir",
-		"gcrootsDir",     "path",       "nix",         "buildsMax", "retryMs",
-		"buildTimeoutMs", "overcommit", "capacity",    "reserved",  "electionTimeoutMs",
-		"heartbeatMs",    "servers",    "supervision", NULL};
+		"name",           "cluster",    "id",          "stateDir",    "runDir",
+		"socket",         "group",      "microvmsDir", "microvm",     "libexecDir",
+		"gcrootsDir",     "path",       "nix",         "buildsMax",   "retryMs",
+		"buildTimeoutMs", "overcommit", "capacity",    "reserved",    "electionTimeoutMs",
+		"heartbeatMs",    "servers",    "supervision", "generations", NULL};
 	int rc;
 
 	if ((rc = json_only_keys(root, keys, err)) < 0 ||
@@ -257,6 +274,7 @@ static int parse_tree(const cJSON *root, struct config *config, struct blix_erro
 	    (rc = get_unsigned(root, "buildTimeoutMs", 1000, 86400000, &config->build_deadline_ms,
 	                       err)) < 0 ||
 	    (rc = get_unsigned(root, "retryMs", 10, 600000, &config->retry_ms, err)) < 0 ||
+	    (rc = parse_generations(root, config, err)) < 0 ||
 	    (rc = parse_overcommit(root, config, err)) < 0 ||
 	    (rc = parse_amount(root, "capacity", &config->cpus, &config->memory_bytes, err)) < 0 ||
 	    (rc = parse_amount(root, "reserved", &config->reserved_cpus, &config->reserved_bytes,

@@ -35,6 +35,7 @@ struct config {
 	unsigned election_timeout_ms, heartbeat_ms;
 	unsigned builds_max;        /* resolves and builds at once */
 	unsigned build_deadline_ms; /* of one build */
+	unsigned keep, keep_days;   /* generations of a VM: how many, how old; 0: no bound */
 	unsigned retry_ms;          /* backoff after a failed attempt, doubled each time */
 	unsigned overcommit_cpu, overcommit_memory; /* per cent */
 	uint32_t cpus;                              /* 0: what the machine has */

@@ -237,7 +237,8 @@ struct daemon *daemon_open(uv_loop_t *loop, const struct config *config,
 	d->state = state_new();
 	d->actions = xcalloc(1, sizeof(*d->actions));
 	d->leader_lost_ms = clock_boot_ms();
-	leader_init(&d->leader, duties_grace_ms(config));
+	leader_init(&d->leader, duties_grace_ms(config), config->keep,
+	            config->keep_days * 86400000ULL);
 	probe_facts(config, &d->facts);
 	(void)uv_timer_init(loop, &d->wait_timer);
 	(void)uv_check_init(loop, &d->turn);

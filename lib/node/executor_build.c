@@ -23,6 +23,19 @@ static int read_current(const struct job *job, char *out, size_t n)
 	return file_read_link(link, out, n, NULL);
 }
 
+/* What runs meanwhile is looked at again; where nothing does there is nothing to ask. */
+static void end_build(struct job *job, bool final)
+{
+	job->final = final;
+	if (job->vm->pid != 0 || watch_exists(job->local)) {
+		status_begin(job);
+		return;
+	}
+	job->sighted = true;
+	sight_take(&job->sight, job->local, NULL);
+	job_end(job);
+}
+
 static void on_built(struct job *job, struct child_result *result)
 {
 	const char *out_path = job->vm->resolved.out_path;
@@ -33,10 +46,9 @@ static void on_built(struct job *job, struct child_result *result)
 	(void)read_current(job, current, sizeof(current));
 	/* Marks a directory that was just made, also one that failed half-way. */
 	(void)host_owner(job->e, job->vm, &epoch);
-	job->sighted = true;
-	sight_take(&job->sight, job->local, NULL);
 	if (strcmp(current, out_path) == 0) {
-		job_end(job);
+		generation_keep(job);
+		end_build(job, false);
 		return;
 	}
 	if (child_ok(result)) {
@@ -47,7 +59,7 @@ static void on_built(struct job *job, struct child_result *result)
 	} else {
 		retry = job_explain(job, result, "microvm");
 	}
-	job_fail(job, !retry);
+	end_build(job, !retry);
 }
 
 /* A directory of ours that holds nothing: the remains of a create that was killed. */

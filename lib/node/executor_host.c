@@ -164,9 +164,9 @@ static char *console_end(const struct node_executor *e, const char *name)
 	return xstrdup(text);
 }
 
-static char *current_runner(const struct node_executor *e, const char *name)
+static char *runner_of(const struct node_executor *e, const char *name, const char *which)
 {
-	cleanup(freep) char *link = xasprintf("%s/%s/current", e->host.microvms_dir, name);
+	cleanup(freep) char *link = xasprintf("%s/%s/%s", e->host.microvms_dir, name, which);
 	char target[PATH_MAX];
 
 	if (file_read_link(link, target, sizeof(target), NULL) < 0)
@@ -219,24 +219,28 @@ void sight_take(struct sight *sight, const struct local *local, const struct sta
 
 	sight_done(sight);
 	seen->directory = host_owner(e, local->vm, &seen->epoch);
-	sight->runner = seen->directory == DIRECTORY_OURS ? current_runner(e, local->vm->name)
+	sight->runner = seen->directory == DIRECTORY_OURS ? runner_of(e, local->vm->name, "current")
 	                                                  : xstrdup("");
 	/* What runs in a directory that is not ours is not ours to judge. */
 	if (item != NULL && seen->directory == DIRECTORY_OURS) {
 		sight_process(sight, item);
+		if (seen->process == PROCESS_RUNNING)
+			sight->booted = runner_of(e, local->vm->name, "booted");
 		if (seen->process == PROCESS_NONE)
 			sight_exit(sight, local, item);
 		else if (seen->process == PROCESS_UNKNOWN)
 			sight->message = xstrdup(item->error);
 	}
 	seen->runner = sight->runner;
+	seen->booted = sight->booted != NULL ? sight->booted : "";
 	seen->message = sight->message != NULL && sight->message[0] != '\0' ? sight->message : NULL;
 }
 
 void sight_done(struct sight *sight)
 {
 	free(sight->runner);
+	free(sight->booted);
 	free(sight->message);
 	memset(sight, 0, sizeof(*sight));
-	sight->seen.runner = "";
+	sight->seen.runner = sight->seen.booted = "";
 }

@@ -31,7 +31,7 @@ struct identity {
 /* What was seen of a VM, with the strings it owns. */
 struct sight {
 	struct executor_seen seen;
-	char *runner, *message;
+	char *runner, *booted, *message;
 	struct identity identity;
 };
 
@@ -50,6 +50,7 @@ struct local {
 	unsigned starts;     /* counts them */
 	struct watch *watch; /* of its process */
 	struct ready *ready; /* of its console */
+	uint64_t kept;       /* a sum of the generations whose roots were looked at; 0: never */
 };
 
 TAILQ_HEAD(job_list, job);
@@ -169,6 +170,18 @@ void remove_begin(struct job *job);
 void look_at(struct local *local);
 /* Looks at all unseen ones and then lets the machine act on them. */
 void look_at_unseen(struct node_executor *e);
+
+/* executor_generation.c: what keeps the systems of a VM from Nix's garbage collector */
+/* The system that the job built is rooted, with the base it is made of where that is local. */
+void generation_keep(const struct job *job);
+/* Roots of generations that the state no longer keeps go. */
+void generations_prune(const struct node_executor *e, const struct vm *vm);
+/* All of them. */
+int generations_remove(const struct node_executor *e, const char *name, struct blix_error *err);
+/* Links that `nix build -o` registered for results of ours which are gone. */
+void auto_roots_prune(const struct node_executor *e);
+/* What an update resolves instead of the spec: the caller's to free by vm_spec_done(). */
+void update_spec(const struct vm *vm, struct vm_spec *ret);
 
 /* executor_watch.c */
 /* After it was seen: watches the process, and the console for the ready line. */

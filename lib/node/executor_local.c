@@ -7,6 +7,7 @@
 #include "node/executor_internal.h"
 
 #include "base/alloc.h"
+#include "core/generation.h"
 #include "sys/clock.h"
 
 #include <assert.h>
@@ -78,7 +79,8 @@ void local_remove(struct node_executor *e, struct local *local)
 static bool concerns(const struct node_executor *e, const struct vm *vm)
 {
 	return vm->node == e->config.node || vm_held_by(vm, e->config.node) ||
-	       (vm->phase == VM_RESOLVING && vm->resolver == e->config.node);
+	       ((vm->phase == VM_RESOLVING || vm->update.step == UPDATE_RESOLVE) &&
+	        vm->resolver == e->config.node);
 }
 
 void node_executor_show(struct local *local, const struct executor_seen *seen)
@@ -94,6 +96,8 @@ void node_executor_show(struct local *local, const struct executor_seen *seen)
 		.elsewhere = vm->node != 0 && vm->node != e->config.node,
 		.resolving = vm->resolver == e->config.node,
 		.held = vm_held_by(vm, e->config.node),
+		.updating = vm->update.step == UPDATE_RESOLVE && vm->resolver == e->config.node,
+		.preparing = vm->update.step == UPDATE_BUILD,
 		.ready = vm->ready,
 		.grace_ms = vm->grace_ms,
 		.pid = vm->pid,
@@ -121,6 +125,21 @@ static void forget_others(struct node_executor *e)
 	}
 }
 
+/* Roots are looked through only when the list of generations is another one. */
+static void generations_follow(struct local *local)
+{
+	const struct vm *vm = local->vm;
+	uint64_t sum = 1;
+
+	for (uint32_t i = 0; i < vm->n_generations; i++)
+		sum = sum * 31 + vm->generations[i].number;
+	if (sum == local->kept)
+		return;
+	if (local->kept != 0 || vm->n_generations > 1)
+		generations_prune(local->e, vm);
+	local->kept = sum;
+}
+
 static void scan_vm(struct node_executor *e, struct vm *vm)
 {
 	struct local *local = local_find(e, vm->uid);
@@ -133,6 +152,7 @@ static void scan_vm(struct node_executor *e, struct vm *vm)
 		vm_unref(local->vm);
 		local->vm = vm_ref(vm);
 	}
+	generations_follow(local);
 	if (!local->unseen)
 		node_executor_show(local, NULL);
 }

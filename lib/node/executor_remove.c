@@ -66,31 +66,6 @@ static int remove_link(const char *path, struct blix_error *err)
 	return 0;
 }
 
-/* `nix build -o` registers the link it makes under gcroots/auto: one that dangles stays for ever.
- */
-static void remove_auto_roots(const struct job *job)
-{
-	const struct node_executor *e = job->e;
-	cleanup(freep) char *autos = xasprintf("%s/../auto", e->host.gcroots_dir);
-	cleanup(freep) char *current =
-		xasprintf("%s/%s/current", e->host.microvms_dir, job->vm->name);
-	cleanup(freep) char *fresh =
-		xasprintf("%s/.%s.new/current", e->host.microvms_dir, job->vm->name);
-	DIR *stream = opendir(autos);
-	const struct dirent *entry;
-
-	while (stream != NULL && (entry = readdir(stream)) != NULL) {
-		cleanup(freep) char *path = xasprintf("%s/%s", autos, entry->d_name);
-		char target[PATH_MAX];
-
-		if (file_read_link(path, target, sizeof(target), NULL) == 0 &&
-		    (strcmp(target, current) == 0 || strcmp(target, fresh) == 0))
-			(void)unlink(path);
-	}
-	if (stream != NULL)
-		(void)closedir(stream);
-}
-
 static int remove_roots(const struct job *job, struct blix_error *err)
 {
 	static const char *const prefixes[] = {"", "booted-", "source-"};
@@ -101,8 +76,7 @@ static int remove_roots(const struct job *job, struct blix_error *err)
 
 		rc = remove_link(root, err);
 	}
-	remove_auto_roots(job);
-	return rc;
+	return rc == 0 ? generations_remove(job->e, job->vm->name, err) : rc;
 }
 
 static int remove_all(const struct job *job, struct blix_error *err)
@@ -123,6 +97,8 @@ static int remove_all(const struct job *job, struct blix_error *err)
 		rc = remove_roots(job, err);
 	if (rc == 0 && owner == DIRECTORY_OURS)
 		rc = file_remove_tree(dir, err);
+	if (rc == 0)
+		auto_roots_prune(job->e);
 	if (rc == 0)
 		rc = file_remove_tree(run, err);
 	if (rc == 0)

@@ -7,6 +7,7 @@
 #include "node/executor_internal.h"
 
 #include "base/alloc.h"
+#include "core/generation.h"
 #include "microvm/nix_error.h"
 #include "microvm/nix_json.h"
 #include "microvm/wrapper.h"
@@ -86,12 +87,35 @@ static void on_eval(struct job *job, struct child_result *result)
 		job_end(job);
 }
 
+/* The generation that a rollback goes to; NULL: a lock is to be made. */
+static const struct generation *target_of(const struct job *job)
+{
+	const struct vm *vm = job->vm;
+
+	return vm->update.step == UPDATE_RESOLVE ? generation_find(vm, vm->update.target) : NULL;
+}
+
+static const char *known_lock(const struct job *job)
+{
+	const struct generation *target = target_of(job);
+	const char *lock = NULL;
+
+	if (target != NULL)
+		lock = state_lock(job->e->config.state, target->resolved.lock);
+	return lock != NULL ? lock : "";
+}
+
 static void evaluate(struct job *job)
 {
 	struct argv argv = ARGV_EMPTY;
 	cleanup(freep) char *dir = xasprintf("%s/flake", job->tmp);
+	struct vm_spec spec;
+	int rc;
 
-	if (wrapper_write(dir, job->vm->name, &job->vm->spec, job->base_url, "", &job->err) < 0) {
+	update_spec(job->vm, &spec);
+	rc = wrapper_write(dir, job->vm->name, &spec, job->base_url, known_lock(job), &job->err);
+	vm_spec_done(&spec);
+	if (rc < 0) {
 		job_fail(job, job->err.code == BLIX_E_SPEC);
 		return;
 	}
@@ -122,14 +146,17 @@ static void on_metadata(struct job *job, struct child_result *result)
 
 static void lock_base(struct job *job)
 {
+	const struct generation *target = target_of(job);
+	bool update = job->vm->update.step == UPDATE_RESOLVE;
+	const char *flake = update ? job->vm->update.flake : job->vm->spec.flake;
 	struct argv argv = ARGV_EMPTY;
 
-	if (wrapper_url_is_locked(job->vm->spec.flake)) {
-		job->base_url = xstrdup(job->vm->spec.flake);
+	if (target != NULL || wrapper_url_is_locked(flake)) {
+		job->base_url = xstrdup(target != NULL ? target->resolved.base_url : flake);
 		evaluate(job);
 		return;
 	}
-	nix_argv_metadata(job->vm->spec.flake, &argv);
+	nix_argv_metadata(flake, update, &argv);
 	job_spawn(job, &argv, job->e->config.config->build_deadline_ms, on_metadata);
 }
 
@@ -144,7 +171,14 @@ void resolve_begin(struct job *job)
 {
 	struct argv argv = ARGV_EMPTY;
 
-	if (job_make_tmp(job) < 0 || vm_flake_check(job->vm->spec.flake, &job->err) < 0) {
+	struct vm_spec spec;
+	int rc = job_make_tmp(job);
+
+	update_spec(job->vm, &spec);
+	if (rc == 0)
+		rc = vm_flake_check(spec.flake, &job->err);
+	vm_spec_done(&spec);
+	if (rc < 0) {
 		job_fail(job, job->err.code != BLIX_E_DISKFULL);
 		return;
 	}

@@ -227,7 +227,7 @@ static void end_unseen(struct job *job)
 
 static void take_unseen(struct local *local, const struct status *status)
 {
-	struct sight sight = {.seen.runner = ""};
+	struct sight sight = {.seen.runner = "", .seen.booted = ""};
 
 	sight_take(&sight, local, status_find(status, local->vm->name));
 	local->unseen = false;

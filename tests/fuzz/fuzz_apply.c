@@ -57,6 +57,9 @@ static void fill_create(struct command *c, struct input *in)
 		xreplace(&c->vm_create.spec.node, "n1");
 }
 
+static const char *const runners[] = {"/nix/store/x-runner", "/nix/store/y-runner",
+                                      "/nix/store/z-runner"};
+
 static void fill_resolved(struct command *c, const struct state *s, struct input *in)
 {
 	struct vm_resolved *resolved = &c->vm_resolved.resolved;
@@ -69,7 +72,8 @@ static void fill_resolved(struct command *c, const struct state *s, struct input
 	resolved->memory_bytes = choice == 6 ? 1ULL << 40 : 1ULL << 28;
 	resolved->n_volumes = choice == 5;
 	xreplace(&resolved->hypervisor, "qemu");
-	xreplace(&resolved->out_path, "/nix/store/x-runner");
+	xreplace(&resolved->out_path, runners[take_byte(in, array_size(runners))]);
+	xreplace(&resolved->base_url, choice == 4 ? "github:me/vms/1" : "github:me/vms/2");
 	(void)buf_add_string(&c->vm_resolved.lock, (choice & 1) != 0 ? "{\"version\":7}" : "");
 }
 
@@ -84,6 +88,7 @@ static void fill_report(struct command *c, const struct state *s, struct input *
 	c->vm_report.code = codes[take_byte(in, array_size(codes))];
 	c->vm_report.exit_code = (int32_t)take_byte(in, 2);
 	c->vm_report.pid = take_byte(in, 3);
+	xreplace(&c->vm_report.runner, runners[take_byte(in, array_size(runners))]);
 }
 
 static void fill_node(struct command *c, struct input *in)
@@ -101,6 +106,20 @@ static void fill_power(struct command *c, struct input *in)
 	some_name(c->vm_power.name, sizeof(c->vm_power.name), in);
 	c->vm_power.verb = (enum vm_verb)(1 + take_byte(in, 3));
 	c->vm_power.if_version = take_byte(in, 4) == 3;
+}
+
+static void fill_update(struct command *c, struct input *in)
+{
+	unsigned choice = take_byte(in, 16);
+
+	some_name(c->vm_update.name, sizeof(c->vm_update.name), in);
+	c->vm_update.rollback = (choice & 1) != 0;
+	c->vm_update.auto_rollback = (choice & 2) != 0;
+	c->vm_update.restart = (enum update_restart)(take_byte(in, UPDATE_RESTART_COUNT));
+	c->vm_update.timeout_ms = (choice & 4) != 0 ? 0 : 1000;
+	c->vm_update.generation = take_byte(in, 4);
+	if ((choice & 8) != 0)
+		xreplace(&c->vm_update.flake, "github:me/others");
 }
 
 static void fill(struct command *c, const struct state *s, struct input *in)
@@ -143,6 +162,19 @@ static void fill(struct command *c, const struct state *s, struct input *in)
 	case COMMAND_SESSION_EXPIRE:
 		c->session_expire.before_ms = take_byte(in, 2) * UINT64_MAX;
 		break;
+	case COMMAND_VM_UPDATE:
+		fill_update(c, in);
+		break;
+	case COMMAND_VM_UPDATE_DUE:
+		c->vm_update_due.uid = some_uid(s, in);
+		if (state_vm_uid(s, c->vm_update_due.uid) != NULL)
+			c->vm_update_due.operation =
+				state_vm_uid(s, c->vm_update_due.uid)->update.operation;
+		break;
+	case COMMAND_GENERATION_DROP:
+		c->generation_drop.uid = some_uid(s, in);
+		c->generation_drop.number = take_byte(in, 4);
+		break;
 	case COMMAND_KIND_COUNT:
 		break;
 	}
@@ -175,6 +207,10 @@ static void check(const struct state *s)
 	assert(state_decode(copy, (const uint8_t *)bytes.data, bytes.len, NULL) == 0);
 	assert(state_hash(copy) == state_hash(s));
 	assert(memcmp(copy->phases, s->phases, sizeof(s->phases)) == 0);
+	assert(copy->updates == s->updates && copy->generations == s->generations);
+	assert(copy->n_locks == s->n_locks);
+	for (size_t i = 0; i < s->n_locks; i++)
+		assert(copy->locks[i]->users == s->locks[i]->users);
 	for (size_t i = 0; i < s->n_nodes; i++) {
 		assert(copy->nodes[i]->committed_bytes == s->nodes[i]->committed_bytes);
 		assert(copy->nodes[i]->committed_cpus == s->nodes[i]->committed_cpus);

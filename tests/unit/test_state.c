@@ -616,7 +616,7 @@ static void leader_rounds(void **state)
 	size_t n_events;
 
 	(void)state;
-	leader_init(&leader, 1000);
+	leader_init(&leader, 1000, 0, 0);
 	join(s, 1, 2 * GIB);
 	assert_int_equal(create(s, "web").code, BLIX_OK);
 	leader_step(&leader, s, &(struct leader_event){.kind = LEADER_CHANGED}, 1, actions);
