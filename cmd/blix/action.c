@@ -137,6 +137,21 @@ int action_run(struct cli *cli, const struct action *action)
 	return send_all(cli, action, names, n);
 }
 
+static void say_updated(struct cli *cli, const struct watch *watch, const char *elapsed)
+{
+	uint64_t number = u64_at(watch->object, "status.generation.desired");
+	const char *outcome = text_at(watch->object, "status.update.outcome");
+	const char *message = text_at(watch->object, "status.update.message");
+
+	if (strcmp(outcome, "unchanged") == 0)
+		talk_note(cli, "vm %s: unchanged, generation %" PRIu64 " (%s)", watch->name, number,
+		          elapsed);
+	else
+		talk_note(cli, "vm %s: generation %" PRIu64 "%s%s, %s (%s)", watch->name, number,
+		          message[0] != '\0' ? ": " : "", message,
+		          text_at(watch->object, "status.phase"), elapsed);
+}
+
 static void say_done(struct cli *cli, const struct watch *watch)
 {
 	char elapsed[32];
@@ -144,6 +159,10 @@ static void say_done(struct cli *cli, const struct watch *watch)
 	const char *phase = text_at(watch->object, "status.phase");
 
 	format_duration(elapsed, sizeof(elapsed), clock_boot_ms() - cli->started_ms);
+	if (watch->condition == CONDITION_UPDATED && watch->object != NULL) {
+		say_updated(cli, watch, elapsed);
+		return;
+	}
 	if (watch->object == NULL || watch->condition == CONDITION_DELETED)
 		talk_note(cli, "vm %s: deleted (%s)", watch->name, elapsed);
 	else

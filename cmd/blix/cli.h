@@ -30,6 +30,10 @@
 	X(NO_WAIT, "no-wait", 0, NULL, "do not wait: print the operation id")                      \
 	X(TIMEOUT, "timeout", 0, "D", "longest wait, such as 90s or 10m; 0: no limit")             \
 	X(GRACE, "grace", 0, "D", "time a guest gets to shut down (default 30s)")                  \
+	X(UPDATE_RESTART, "restart", 0, "WHEN", "now, if-needed (default) or no")                  \
+	X(AUTO_ROLLBACK, "auto-rollback", 0, NULL,                                                 \
+	  "bring the old system back when the new one does not become ready")                      \
+	X(DEADLINE, "deadline", 0, "D", "time the new system gets to become ready (default 2m)")   \
 	X(FORCE, "force", 0, NULL, "do not ask the guest: end it at once")                         \
 	X(YES, "yes", 'y', NULL, "delete what --all or a selector names without asking")           \
 	X(SELECTOR, "selector", 'l', "K=V,...", "the VMs that have these labels")                  \
@@ -40,7 +44,7 @@
 	X(QUIET, "quiet", 'q', NULL, "no progress and no notes (list: names only)")                \
 	X(FOLLOW, "follow", 'f', NULL, "go on as more comes")                                      \
 	X(TAIL, "tail", 0, "N", "only the last N lines")                                           \
-	X(FOR, "for", 0, "CONDITION", "running, ready, stopped or deleted")                        \
+	X(FOR, "for", 0, "CONDITION", "running, ready, stopped, updated or deleted")               \
 	X(ENDPOINT, "endpoint", 0, "SOCKET", "unix:PATH of blixd; several separated by commas")    \
 	X(HELP, "help", 'h', NULL, "show this help")
 
@@ -105,7 +109,7 @@ struct arguments {
 	struct labels labels;
 	enum vm_restart restart;
 	uint32_t cpus;
-	uint64_t memory_bytes, grace_ms, tail;
+	uint64_t memory_bytes, grace_ms, deadline_ms, tail;
 };
 
 struct settings {
@@ -186,6 +190,7 @@ enum condition {
 	CONDITION_RUNNING,
 	CONDITION_READY,
 	CONDITION_STOPPED,
+	CONDITION_UPDATED, /* the update that the object tells of is over, and well */
 	CONDITION_DELETED,
 	CONDITION_COUNT
 };
@@ -196,6 +201,7 @@ struct watch {
 	enum condition condition;
 	bool begun;    /* this command set it going: an end before the condition is a failure */
 	cJSON *object; /* the last one seen; NULL: not yet, or gone */
+	char operation[24]; /* UPDATED: of the update that is waited for */
 };
 /* Waits until the condition holds; 0, or why it cannot. */
 int watch_run(struct cli *cli, struct watch *watch, struct blix_error *err);
@@ -213,8 +219,15 @@ int action_run(struct cli *cli, const struct action *action);
 int action_finish(struct cli *cli, cJSON **objects, size_t n, enum condition condition, int code);
 uint64_t action_grace_ms(const struct cli *cli);
 
+/* vm_create.c: the flake of --flake, locked when it is on this disk, and its attribute ("" none).
+ */
+int flake_take(struct cli *cli, struct vm_spec *spec, struct blix_error *err);
+
 /* verbs, one file each */
 int vm_create_run(struct cli *cli);
+int vm_update_run(struct cli *cli);
+int vm_rollback_run(struct cli *cli);
+int vm_history_run(struct cli *cli);
 int vm_list_run(struct cli *cli);
 int vm_show_run(struct cli *cli);
 int vm_start_run(struct cli *cli);

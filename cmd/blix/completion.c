@@ -101,7 +101,7 @@ static void print_cases(void)
 	(void)printf("'\n\t\t;;\n\tesac\n");
 	(void)printf("\tcase $before in\n"
 	             "\t--output | -o) options='' names='table wide json jsonl name' ;;\n"
-	             "\t--for) options='' names='running ready stopped deleted' ;;\n"
+	             "\t--for) options='' names='running ready stopped updated deleted' ;;\n"
 	             "\t--node) options='' names=$(blix node list -o name 2>/dev/null) ;;\n"
 	             "\tesac\n");
 }

@@ -106,6 +106,8 @@ static int option_take(struct cli *cli, enum option_index option, const char *te
 		rc = vm_restart_parse(value, &arguments->restart, err);
 	else if (option == OPTION_GRACE)
 		rc = parse_grace(arguments, value, err);
+	else if (option == OPTION_DEADLINE)
+		rc = parse_duration(value, &arguments->deadline_ms, err);
 	else if (option == OPTION_TAIL)
 		rc = parse_u64(value, &arguments->tail, err);
 	else if (option == OPTION_NODE)

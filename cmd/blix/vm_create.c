@@ -17,8 +17,7 @@ static void hint_path(const char *flake, struct blix_error *err)
 		blix_hint(err, "for the directory write './%.160s'", flake);
 }
 
-/* The flake of --flake, locked when it is on this disk, and its attribute ("" none). */
-static int flake_take(struct cli *cli, struct vm_spec *spec, struct blix_error *err)
+int flake_take(struct cli *cli, struct vm_spec *spec, struct blix_error *err)
 {
 	const char *text = cli->arguments.values[OPTION_FLAKE];
 	const char *hash = strchr(text, '#');

@@ -16,6 +16,8 @@ static const struct column columns[] = {
 	{"hypervisor", "HYPERVISOR", "status.resolved.hypervisor", "spec.hypervisor", COLUMN_TEXT,
          true},
 	{"pid", "PID", "status.pid", NULL, COLUMN_NUMBER, true},
+	{"generation", "GENERATION", "status.generation.desired", NULL, COLUMN_NUMBER, true},
+	{"stale", "STALE", "status.stale", NULL, COLUMN_BOOL, true},
 	{"restarts", "RESTARTS", "status.restarts", NULL, COLUMN_NUMBER, true},
 	{"labels", "LABELS", "metadata.labels", NULL, COLUMN_LABELS, true},
 	{"flake", "FLAKE", "spec.flake", NULL, COLUMN_TEXT, true},

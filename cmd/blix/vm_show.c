@@ -105,6 +105,24 @@ static void show_timings(const cJSON *object)
 	buf_done(&line);
 }
 
+static void show_generation(const cJSON *object)
+{
+	if (at(object, "status.generation.desired") == NULL)
+		return;
+	if (true_at(object, "status.stale"))
+		print_fieldf("generation", "%" PRIu64 ", stale: it runs %" PRIu64,
+		             u64_at(object, "status.generation.desired"),
+		             u64_at(object, "status.generation.booted"));
+	else
+		show_number("generation", object, "status.generation.desired");
+	if (at(object, "status.update") != NULL)
+		print_fieldf("update", "%s %s",
+		             text_at(object, at(object, "status.update.step") != NULL
+		                                     ? "status.update.step"
+		                                     : "status.update.outcome"),
+		             text_at(object, "status.update.message"));
+}
+
 static void show_vm(const cJSON *object)
 {
 	(void)printf("vm %s\n", text_at(object, "metadata.name"));
@@ -115,6 +133,7 @@ static void show_vm(const cJSON *object)
 	print_field("message", text_at(object, "status.message"));
 	print_field("node", text_at(object, "status.node"));
 	show_system(object);
+	show_generation(object);
 	show_timings(object);
 	show_spec(object);
 	print_field("uid", text_at(object, "metadata.uid"));

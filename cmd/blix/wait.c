@@ -19,14 +19,9 @@ static int operand_check(const struct cli *cli, enum condition *ret, struct blix
 	}
 	rc = parse_name("VM name", operand + 3, err);
 	if (rc == 0 && !given(cli, OPTION_FOR))
-<<<<<<< Updated upstream
-		rc = blix_fail(err, BLIX_E_INVALID,
-		               "'blix wait' needs --for=running, ready, stopped or deleted");
-=======
 		rc = blix_fail(
 			err, BLIX_E_INVALID,
 			"'blix wait' needs --for=running, ready, stopped, updated or deleted");
->>>>>>> Stashed changes
 	if (rc == 0 && condition_find(cli->arguments.values[OPTION_FOR], ret, err) < 0)
 		rc = blix_wrap(err, "--for");
 	return rc;

@@ -16,7 +16,7 @@
 #define POLL_MS 30000 /* of one long poll; a proxy or a dead peer shows itself this soon */
 
 static const char *const condition_names[CONDITION_COUNT] = {"running", "ready", "stopped",
-                                                             "deleted"};
+                                                             "updated", "deleted"};
 
 const char *condition_name(enum condition condition)
 {
@@ -33,7 +33,7 @@ int condition_find(const char *name, enum condition *ret, struct blix_error *err
 		}
 	}
 	return blix_fail(err, BLIX_E_INVALID,
-	                 "'%.64s' is none of running, ready, stopped and deleted", name);
+	                 "'%.64s' is none of running, ready, stopped, updated and deleted", name);
 }
 
 static bool phase_is(const cJSON *object, const char *phase)
@@ -48,6 +48,18 @@ static bool is_ready(const cJSON *object)
 	return true_at(object, "status.ready") || text_at(object, "spec.ready")[0] == '\0';
 }
 
+/* The update is over; where it booted a system that says when it is ready, that is said. */
+static bool is_updated(const struct watch *watch)
+{
+	const cJSON *object = watch->object;
+
+	if (at(object, "status.update.step") != NULL)
+		return false;
+	if (strcmp(text_at(object, "status.update.outcome"), "updated") != 0)
+		return true;
+	return !phase_is(object, "Running") || true_at(object, "status.stale") || is_ready(object);
+}
+
 static bool holds(const struct watch *watch)
 {
 	switch (watch->condition) {
@@ -57,6 +69,8 @@ static bool holds(const struct watch *watch)
 		return is_ready(watch->object);
 	case CONDITION_STOPPED:
 		return phase_is(watch->object, "Stopped");
+	case CONDITION_UPDATED:
+		return is_updated(watch);
 	case CONDITION_DELETED:
 	case CONDITION_COUNT:
 		break;
@@ -109,6 +123,31 @@ static int crash_error(const struct watch *watch, struct blix_error *err)
 	return blix_wrap(err, "crash loop: ended %" PRIu64 " times in a row", count);
 }
 
+/* 0, or what became of the update instead. */
+static int judge_update(const struct watch *watch, struct blix_error *err)
+{
+	const char *outcome = text_at(watch->object, "status.update.outcome");
+	const char *message = text_at(watch->object, "status.update.message"), *hint;
+	enum blix_code code = blix_code_find(text_at(watch->object, "status.update.code"));
+	size_t n = message_length(message, &hint);
+
+	if (watch->operation[0] != '\0' &&
+	    strcmp(watch->operation, text_at(watch->object, "status.update.operation")) != 0)
+		return blix_fail(err, BLIX_E_CONFLICT, "another update took its place");
+	if (strcmp(outcome, "failed") != 0 && strcmp(outcome, "rolled-back") != 0)
+		return 0;
+	(void)blix_fail(err, code, "%s: %.*s",
+	                outcome[0] == 'f' ? "the update failed"
+	                                  : "rolled back, the old system runs again",
+	                (int)n, message);
+	blix_reason(err, text_at(watch->object, "status.update.reason"));
+	if (hint != NULL)
+		blix_hint(err, "%s", hint);
+	else if (code == BLIX_E_START || code == BLIX_E_NOTREADY)
+		blix_hint(err, "'blix vm events %s' shows how it went", watch->name);
+	return -(int)code;
+}
+
 static bool is_unplaceable(const cJSON *object)
 {
 	return phase_is(object, "Pending") &&
@@ -123,6 +162,17 @@ static int judge(const struct watch *watch, struct blix_error *err)
 
 	if (watch->condition == CONDITION_DELETED)
 		return 0;
+	if (watch->condition == CONDITION_UPDATED &&
+	    at(watch->object, "status.update.step") != NULL)
+		return phase_is(watch->object, "Deleting")
+		               ? blix_fail(err, BLIX_E_REFUSED, "it is being deleted")
+		               : 0;
+	if (watch->condition == CONDITION_UPDATED) {
+		int rc = judge_update(watch, err);
+
+		if (rc < 0)
+			return rc;
+	}
 	if (phase_is(watch->object, "Deleting"))
 		return blix_fail(err, BLIX_E_REFUSED, "it is being deleted");
 	if (phase_is(watch->object, "Failed"))
@@ -147,7 +197,10 @@ static int timed_out(const struct watch *watch, struct blix_error *err)
 {
 	const char *phase = text_at(watch->object, "status.phase");
 
-	if (watch->condition == CONDITION_READY && phase_is(watch->object, "Running")) {
+	if ((watch->condition == CONDITION_READY ||
+	     (watch->condition == CONDITION_UPDATED &&
+	      at(watch->object, "status.update.step") == NULL)) &&
+	    phase_is(watch->object, "Running")) {
 		(void)blix_fail(err, BLIX_E_NOTREADY, "it runs but is not ready in time");
 		blix_hint(err, "'blix vm logs %s' shows its console", watch->name);
 		return -(int)BLIX_E_NOTREADY;
@@ -219,10 +272,16 @@ int watch_run(struct cli *cli, struct watch *watch, struct blix_error *err)
 	cli_catch_interrupt();
 	if (watch->object == NULL)
 		rc = poll_once(cli, watch, err);
+	if (watch->condition == CONDITION_UPDATED && watch->begun && watch->object != NULL)
+		(void)snprintf(watch->operation, sizeof(watch->operation), "%s",
+		               text_at(watch->object, "status.update.operation"));
 	while (rc == 0) {
-		if (holds(watch))
+		if (watch->condition == CONDITION_UPDATED)
+			rc = judge(watch, err);
+		if (rc == 0 && holds(watch))
 			return 0;
-		rc = judge(watch, err);
+		if (rc == 0)
+			rc = judge(watch, err);
 		if (rc < 0)
 			return rc;
 		talk_phase(cli, watch->name, text_at(watch->object, "status.phase"));
