@@ -40,7 +40,7 @@ static inline bool fake_read(const char *path, char *out, size_t n)
 static inline const char *fake_mode(const char *name)
 {
 	static char mode[256];
-	char path[PATH_MAX];
+	char path[PATH_MAX * 2];
 
 	(void)snprintf(path, sizeof(path), "%s/.fake/%s", fake_state_dir(), name);
 	if (!fake_read(path, mode, sizeof(mode))) {
@@ -82,15 +82,30 @@ static inline void fake_log(int argc, char **argv)
 		(void)close(fd);
 }
 
-/* The one runner that every fake build gives: the folder `store` beside the programs. */
-static inline void fake_store(char *out, size_t n)
+/* The runner that a fake build gives: the folder `store` beside the programs, or `store-N` when
+ * the base's URL holds "-genN-" (N: 2 to 4). */
+static inline void fake_store(const char *url, char *out, size_t n)
 {
+	const char *gen = url != NULL ? strstr(url, "-gen") : NULL;
 	char self[FAKE_DIR];
 	ssize_t got = readlink("/proc/self/exe", self, sizeof(self) - 1);
 
 	self[got > 0 ? got : 0] = '\0';
 	*strrchr(self, '/') = '\0';
-	(void)snprintf(out, n, "%s/store", self);
+	if (gen != NULL && gen[4] >= '2' && gen[4] <= '4')
+		(void)snprintf(out, n, "%s/store-%c", self, gen[4]);
+	else
+		(void)snprintf(out, n, "%s/store", self);
+}
+
+/* The same for the wrapper flake in `dir`. */
+static inline void fake_store_of(const char *dir, char *out, size_t n)
+{
+	char path[PATH_MAX + 16], flake[8192];
+
+	(void)snprintf(path, sizeof(path), "%s/flake.nix", dir);
+	(void)fake_read(path, flake, sizeof(flake));
+	fake_store(strstr(flake, "url = "), out, n);
 }
 
 #endif

@@ -33,9 +33,11 @@ static void flood(void)
 
 static void link_runner(const char *dir)
 {
-	char link[PATH_MAX], store[PATH_MAX];
+	char link[PATH_MAX], store[PATH_MAX], flake[PATH_MAX] = "";
 
-	fake_store(store, sizeof(store));
+	(void)snprintf(link, sizeof(link), "%s/flake", dir);
+	(void)fake_read(link, flake, sizeof(flake));
+	fake_store_of(strncmp(flake, "path:", 5) == 0 ? flake + 5 : flake, store, sizeof(store));
 	(void)snprintf(link, sizeof(link), "%s/current", dir);
 	(void)unlink(link);
 	if (symlink(store, link) < 0)

@@ -10,15 +10,23 @@ static int die(const char *text)
 	return 1;
 }
 
+/* What is not on this host is at the revision that the file `rev` names. */
 static int metadata(const char *ref)
 {
+	char rev[64] = "", file[PATH_MAX], path[PATH_MAX];
+
 	if (strstr(ref, "missing") != NULL)
 		return die("getting status of '/missing': No such file or directory");
 	if (strstr(ref, "offline") != NULL)
 		return die("unable to download 'https://a': Couldn't resolve host name (6)");
+	(void)snprintf(file, sizeof(file), "%s/.fake/rev", fake_state_dir());
+	(void)fake_read(file, rev, sizeof(rev));
+	rev[strcspn(rev, "\n")] = '\0';
+	(void)snprintf(path, sizeof(path), "/nix/store/fake%s%s-source", rev[0] != '\0' ? "-" : "",
+	               rev);
 	(void)printf("{\"locked\":{\"type\":\"path\",\"narHash\":\"sha256-fake\"},"
 	             "\"path\":\"%s\",\"locks\":{\"nodes\":{%s\"root\":{}}}}\n",
-	             strncmp(ref, "path:", 5) == 0 ? ref + 5 : "/nix/store/fake-source",
+	             strncmp(ref, "path:", 5) == 0 ? ref + 5 : path,
 	             strstr(ref, "inputs") != NULL ? "\"nixpkgs\":{}," : "");
 	return 0;
 }
@@ -66,7 +74,7 @@ static int evaluate(const char *ref)
 		return die("attribute 'demo' missing\n\n  7|  system = base.nixosConfigurations");
 	if (write_lock(dir, url != NULL && strstr(url, "inputs") != NULL) != 0)
 		return 1;
-	fake_store(store, sizeof(store));
+	fake_store(url, store, sizeof(store));
 	(void)printf("{\"vcpu\":%lu,\"mem\":%lu,\"hypervisor\":\"qemu\",\"runner\":\"%s\","
 	             "\"volumes\":[%s],\"shares\":[],\"devices\":[],\"interfaces\":[]}\n",
 	             number(spec, "\"vcpu\":", 1), number(spec, "\"mem\":", 64), store,
@@ -80,8 +88,9 @@ int main(int argc, char **argv)
 	fake_log(argc, argv);
 	if (argc == 2 && strcmp(argv[1], "--version") == 0)
 		return puts("nix (Nix) 2.8.0") < 0;
-	if (argc == 5 && strcmp(argv[1], "flake") == 0 && strcmp(argv[2], "metadata") == 0)
-		return metadata(argv[4]);
+	if (argc >= 5 && argc <= 6 && strcmp(argv[1], "flake") == 0 &&
+	    strcmp(argv[2], "metadata") == 0 && (argc == 5 || strcmp(argv[4], "--refresh") == 0))
+		return metadata(argv[argc - 1]);
 	if (argc == 6 && strcmp(argv[1], "eval") == 0 && strncmp(argv[3], "path:", 5) == 0)
 		return evaluate(argv[3]);
 	return die("fake nix: not a command that blix may use");
