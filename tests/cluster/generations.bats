@@ -172,6 +172,18 @@ left_build() { # NAME: the build that a killed daemon left
 	on 1 vm events web | grep -q vm-rolled-back
 }
 
+@test "an update ends a crash loop" {
+	cluster_up 1
+	mode web exit1
+	run --separate-stderr on 1 vm create web --flake "$BASE"
+	[ "$status" = 9 ]
+	[ "$(get web .status.phase)" = CrashLoop ]
+	mode store-2 ok
+	on 1 vm update web --flake "$(base 2)"
+	[ "$(get web '[.status.phase, .status.update.outcome] | @csv')" = '"Running","updated"' ]
+	has '2 2 2' numbers web
+}
+
 @test "a new system that is not ready in time is rolled back by the cluster's clock: 10" {
 	cluster_up 3
 	on 1 vm create web --flake "$BASE" --ready 'console:fake: ready' --node n1

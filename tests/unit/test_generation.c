@@ -654,7 +654,7 @@ static void gives_way(void **state)
 	step(&d, (struct executor_event){.kind = EXECUTOR_SEEN, .seen = &d.seen});
 	expect(&d, 1, EXECUTOR_CANCEL);
 	step(&d, (struct executor_event){.kind = EXECUTOR_DONE, .code = BLIX_E_REFUSED});
-	(void)expect_report(&d, VM_REPORT_RETRY);
+	(void)expect_report(&d, VM_REPORT_EXITED);
 	desk_done(&d);
 }
 
