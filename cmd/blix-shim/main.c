@@ -19,7 +19,15 @@
 
 #define CONSOLE_MIN 1024u
 
-enum { OPTION_RUN = 0x100, OPTION_CONSOLE, OPTION_MAX, OPTION_UID, OPTION_EPOCH, OPTION_CHDIR };
+enum {
+	OPTION_RUN = 0x100,
+	OPTION_CONSOLE,
+	OPTION_MAX,
+	OPTION_UID,
+	OPTION_EPOCH,
+	OPTION_CGROUP,
+	OPTION_CHDIR
+};
 
 const char *argp_program_version = "blix-shim " BLIX_VERSION;
 
@@ -64,6 +72,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case OPTION_EPOCH:
 		options->epoch = number(state, "--epoch", arg);
+		return 0;
+	case OPTION_CGROUP:
+		options->cgroup = arg;
 		return 0;
 	case OPTION_CHDIR:
 		options->chdir = arg;
@@ -124,12 +135,15 @@ static int invoke(const struct shim_options *options)
 int main(int argc, char **argv)
 {
 	static const struct argp_option table[] = {
-		{"run", OPTION_RUN, "DIR", 0, "Directory of alive, status.json and exit.json", 0},
+		{"run", OPTION_RUN, "DIR", 0,
+	         "Directory of alive, shim.sock, status.json and exit.json", 0},
 		{"console", OPTION_CONSOLE, "FILE", 0, "Append what PROGRAM prints to FILE", 0},
 		{"console-max", OPTION_MAX, "BYTES", 0,
 	         "Keep at most BYTES in FILE and FILE.1 (8388608)", 0},
 		{"uid", OPTION_UID, "UID", 0, "Written to status.json", 0},
 		{"epoch", OPTION_EPOCH, "N", 0, "Written to status.json", 0},
+		{"cgroup", OPTION_CGROUP, "DIR", 0,
+	         "Stand in this control group, made when missing", 0},
 		{"chdir", OPTION_CHDIR, "DIR", 0, "Start PROGRAM in DIR", 0},
 		{0},
 	};

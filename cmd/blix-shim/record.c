@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/buf.h"
 #include "sys/clock.h"
+#include "sys/crash.h"
 #include "sys/file.h"
 #include "sys/process.h"
 
@@ -30,6 +31,7 @@ static int record_write(int run, const char *name, const struct buf *text, struc
 	if (fd < 0)
 		return blix_fail_sys(err, errno, "create %s", tmp);
 	n = write(fd, text->data, text->len);
+	crash_point("shim.record-written");
 	if (n < 0 || (size_t)n != text->len || renameat(run, tmp, run, name) < 0) {
 		int sys = n >= 0 && (size_t)n != text->len ? ENOSPC : errno;
 
@@ -74,18 +76,17 @@ int record_status(int run, const struct shim_options *options, const struct reco
 	                 options->epoch, (int)getpid(), shim_start, (int)program->pid,
 	                 program->start_time, clock_boot_id(), clock_wall_ms());
 	add_text(&b, options->argv[0]);
+	(void)buf_add_string(&b, program->cgroup != NULL ? ",\"cgroup\":" : ",\"cgroupError\":");
+	add_text(&b, program->cgroup != NULL ? program->cgroup : program->cgroup_error);
 	(void)buf_add_string(&b, "}\n");
 	return record_write(run, "status.json", &b, err);
 }
 
-int record_exit(int run, bool signaled, int status, struct blix_error *err)
+int record_exit(int run, bool signaled, int status, struct buf *ret, struct blix_error *err)
 {
-	cleanup(buf_done) struct buf b;
-
-	buf_init(&b, RECORD_MAX);
-	(void)buf_printf(&b, "{\"%s\":%d,\"endedAt\":%" PRIu64 "}\n",
+	(void)buf_printf(ret, "{\"%s\":%d,\"endedAt\":%" PRIu64 "}\n",
 	                 signaled ? "signal" : "exitCode", status, clock_wall_ms());
-	return record_write(run, "exit.json", &b, err);
+	return record_write(run, "exit.json", ret, err);
 }
 
 /* The number after `key`. No string in the file can hold a key: its quotes are escaped. */

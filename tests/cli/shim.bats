@@ -7,7 +7,7 @@ bats_require_minimum_version 1.5.0
 setup() {
 	load ../until.bash
 	BUILD=$(realpath "${BLIX_BUILD:-$BATS_TEST_DIRNAME/../../build/debug}")
-	PATH=$BUILD/bin:$BUILD/libexec:$PATH
+	PATH=$BUILD/bin:$BUILD/libexec:$BATS_TEST_DIRNAME:$PATH
 	T=$(mktemp -d)
 	cd "$T" || exit 1
 	RUN=$T/run
@@ -19,7 +19,28 @@ teardown() {
 	for pid in $(jq -r '.shimPid, .pid' "$T"/*/status.json 2>/dev/null); do
 		kill -9 "$pid" 2>/dev/null || true
 	done
+	[ -z "${GROUP:-}" ] || until_true remove_group
 	cd / && rm -rf "$T"
+}
+
+# What a test that failed left in the groups dies with them.
+remove_group() {
+	[ -d "${GROUP%/*}" ] || return 0
+	[ ! -e "$GROUP/cgroup.kill" ] || echo 1 >"$GROUP/cgroup.kill"
+	find "${GROUP%/*}" -depth -type d -exec rmdir {} + 2>/dev/null
+}
+
+# Names a control group that does not exist yet, in one of the test's own.
+group() {
+	local root=/sys/fs/cgroup
+
+	[ -e $root/cgroup.procs ] || root=$root/unified
+	[ -w $root/cgroup.procs ] || skip "cgroup2: no cgroup v2 that may be written"
+	GROUP=$root/blixtest-$$-$BATS_TEST_NUMBER/vm-17-3
+}
+
+ask() { # REQUEST
+	shim_client "$RUN" "$1" </dev/null
 }
 
 shim() {
@@ -218,6 +239,186 @@ start_time() {
 	until_true ended "$(cat child)"
 	[ "$(jq .exitCode "$RUN/exit.json")" = 3 ]
 	until_true ended "$(status shimPid)"
+}
+
+@test "shim and program stand in control groups, which go with them" {
+	group
+	shim --cgroup "$GROUP" -- sleep 1000
+	[ "$(status cgroup)" = "$GROUP" ]
+	[ "$(cat "$GROUP/cgroup.procs")" = "$(status shimPid)" ]
+	[ "$(cat "$GROUP/program/cgroup.procs")" = "$(status pid)" ]
+	kill "$(status pid)"
+	until_true ended "$(status shimPid)"
+	[ ! -e "$GROUP" ]
+	[ -d "${GROUP%/*}" ]
+}
+
+@test "whatever the program started ends with it, wherever it fled to" {
+	group
+	# shellcheck disable=SC2016
+	shim --cgroup "$GROUP" -- sh -c 'setsid sh -c "trap \"\" TERM HUP; echo \$\$ >child; while :; do sleep 1; done" &
+		until [ -s child ]; do :; done; exit 3'
+	until_true ended "$(status shimPid)"
+	ended "$(cat child)"
+	[ "$(jq .exitCode "$RUN/exit.json")" = 3 ]
+	[ ! -e "$GROUP" ]
+}
+
+@test "a group that cannot be had is done without, and the record says so" {
+	shim --cgroup "$T/no/group" -- sleep 1000
+	[ "$(status cgroup)" = null ]
+	[[ "$(status cgroupError)" == *"no cgroup v2"* ]]
+	[ ! -e "$T/no" ]
+}
+
+@test "processes that an earlier run left in the group keep a new shim from starting" {
+	group
+	shim --cgroup "$GROUP" -- sh -c 'setsid sleep 1000 & exec sleep 1001'
+	until_true [ "$(wc -l <"$GROUP/program/cgroup.procs")" = 2 ]
+	kill -9 "$(status shimPid)"
+	until_true ended "$(status shimPid)"
+	kill -9 "$(status pid)"
+	until_true ended "$(status pid)"
+	run shim --cgroup "$GROUP" -- touch "$T/second"
+	[ "$status" -eq 75 ]
+	[[ "$output" == *"processes of an earlier run"* ]]
+	[ ! -e "$T/second" ]
+}
+
+@test "a failed start leaves no group and no socket" {
+	group
+	run -127 shim --cgroup "$GROUP" -- "$T/absent"
+	[ ! -e "$GROUP" ]
+	[ ! -e "$RUN/shim.sock" ]
+}
+
+@test "the program has a raw terminal, which is nobody's controlling terminal" {
+	shim -- sh -c 'test -t 0 && test -t 1 && test -t 2 && stty -a; (: </dev/tty) 2>/dev/null || echo none'
+	until_true [ -e "$RUN/exit.json" ]
+	grep -q -- '-icanon.*-echo\|-echo.*-icanon' <(tr '\n' ' ' <console.log)
+	[ "$(tail -n 1 console.log)" = none ]
+	[ "$(grep -c $'\r' console.log)" -eq 0 ]
+}
+
+@test "attached clients type to the program and see what it prints; all see the same" {
+	mkfifo keys
+	shim -- sh -c 'while read -r line; do echo "got $line"; done'
+	exec 8<>keys
+	shim_client "$RUN" '{"do":"attach"}' <keys >one &
+	shim_client "$RUN" '{ "do" : "attach", "rows": 33, "cols": 101 }' </dev/null >two &
+	until_true [ -s one ]
+	until_true [ -s two ]
+	echo hello >&8
+	until_true grep -q 'got hello' one
+	until_true grep -q 'got hello' two
+	[ "$(head -n 1 one)" = '{"offset":0}' ]
+	[ "$(cat console.log)" = 'got hello' ]
+	[ "$(stty -F "/proc/$(status pid)/fd/0" size)" = "33 101" ]
+	[ "$(ask '{"do":"resize","rows":10,"cols":20}')" = '{}' ]
+	[ "$(stty -F "/proc/$(status pid)/fd/0" size)" = "10 20" ]
+	kill "$(status pid)"
+	wait # both clients see the end
+	exec 8>&-
+}
+
+@test "attach says where in the log it begins" {
+	shim -- sh -c 'echo first; read -r line; echo second'
+	until_true [ -s console.log ]
+	echo go | shim_client "$RUN" '{"do":"attach"}' >out
+	[ "$(cat out)" = $'{"offset":6}\nsecond' ]
+}
+
+@test "what follows the request in the same packet reaches the program" {
+	shim -- sh -c 'read -r line; echo "got $line"'
+	[ "$(ask $'{"do":"attach"}\ntyped' | tail -n 1)" = "got typed" ]
+}
+
+@test "a client that takes nothing holds nobody up" {
+	mkfifo hold
+	exec 8<>hold
+	shim -- sh -c 'read -r line; seq 200000; echo end'
+	shim_client "$RUN" '{"do":"attach"}' deaf <hold 8>&- >deaf &
+	until_true grep -q deaf deaf
+	echo go | shim_client "$RUN" '{"do":"attach"}' >seen
+	until_true [ -e "$RUN/exit.json" ]
+	[ "$(tail -n 1 console.log)" = end ]
+	[ "$(jq .exitCode "$RUN/exit.json")" = 0 ]
+	exec 8>&-
+	wait
+}
+
+@test "a program that takes no input holds no client up, and costs nothing" {
+	shim -- sleep 1000
+	head -c 100000 /dev/zero | tr '\0' x >much
+	shim_client "$RUN" '{"do":"attach"}' <much >out &
+	until_true [ -s out ]
+	kill "$!"
+	wait "$!" || true
+	pid=$(status shimPid)
+	until_true grep -q '^State:.*sleeping' "/proc/$pid/status"
+	before=$(awk '/^voluntary/ { print $2 }' "/proc/$pid/status")
+	sleep 0.3
+	[ "$(awk '/^voluntary/ { print $2 }' "/proc/$pid/status")" = "$before" ]
+	[ "$(ask '{"do":"stop"}')" = '{}' ]
+	until_true ended "$pid"
+}
+
+@test "stop is SIGTERM, kill is the end of all, wait tells how" {
+	group
+	shim --cgroup "$GROUP" -- sh -c 'trap "echo no" TERM; setsid sleep 1000 & while :; do read -r _; done'
+	shim_client "$RUN" '{"do":"wait"}' </dev/null >end &
+	until_true grep -q S "/proc/$(status pid)/stat"
+	[ "$(ask '{"do":"stop"}')" = '{}' ]
+	until_true grep -q no console.log
+	lives "$(status pid)"
+	[ "$(ask '{"do":"status"}')" = "$(cat "$RUN/status.json")" ]
+	[ "$(ask '{"do":"kill"}')" = '{}' ]
+	until_true ended "$(status shimPid)"
+	wait
+	[ "$(jq .signal end)" = 9 ]
+	cmp end "$RUN/exit.json"
+	[ ! -e "$RUN/shim.sock" ]
+	[ ! -e "$GROUP" ]
+}
+
+@test "the socket is its owner's, and nonsense gets an error" {
+	local bad
+
+	shim -- sleep 1000
+	[ "$(stat -c %a "$RUN/shim.sock")" = 600 ]
+	for bad in '' '{}' 'attach' '{"do":"explode"}' '{"do":"attach"' '{"do":"attach","rows":99999}' \
+		'{"do":"attach","x":1}' '{"do":"attach"}{}' "{\"do\":\"$(printf 'a%.0s' {1..300})\"}"; do
+		[ "$(ask "$bad")" = '{"error":"not a request"}' ]
+	done
+	lives "$(status pid)"
+	if [ "$(id -u)" -eq 0 ]; then # past the mode of the file
+		chmod 0666 "$RUN/shim.sock" && chmod 0755 "$T" "$RUN"
+		cp "$(command -v shim_client)" .
+		run setpriv --reuid 65534 --clear-groups ./shim_client "$RUN" '{"do":"kill"}' </dev/null
+		[[ "$output" == *"not permitted"* ]]
+		lives "$(status pid)"
+	fi
+}
+
+@test "the number of clients is bounded; those who say nothing make room" {
+	local i clients=()
+
+	mkfifo hold
+	exec 8<>hold
+	shim -- sleep 1000
+	for i in {1..16}; do
+		shim_client "$RUN" '{"do":"attach"}' <hold 8>&- >"c$i" &
+		clients+=($!)
+	done
+	for i in {1..16}; do until_true [ -s "c$i" ]; done
+	[[ "$(ask '{"do":"status"}')" == *"too many"* ]]
+	kill "${clients[0]}"
+	until_true ended "${clients[0]}"
+	[[ "$(ask '{"do":"status"}')" == *'"uid"'* ]]
+	ask '' >/dev/null
+	exec 8>&-
+	kill "$(status pid)"
+	wait
 }
 
 @test "a flood from a process that left the group does not keep the shim" {
