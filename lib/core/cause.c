@@ -46,6 +46,7 @@ static const struct {
 	{"node-offline", CAUSE_NODE},
 	{"runner-lost", CAUSE_NODE},
 	{"process-unknown", CAUSE_NODE},
+	{"step-unknown", CAUSE_NODE},
 	{"program-missing", CAUSE_NODE},
 	{"nix-misconfigured", CAUSE_NODE},
 	{"nix-too-old", CAUSE_NODE},

@@ -60,6 +60,7 @@ struct executor_seen {
 	const char *runner; /* what is built there, "" nothing; copied */
 	const char *booted; /* what its process was started from, "" none; copied */
 	enum executor_process process;
+	bool step_unknown; /* Unknown since a step was cut off by a crash: message says which */
 	uint64_t pid;
 	uint64_t started_ms; /* wall clock */
 	bool exited;         /* how the last run ended is known: exit_code, run_ms */
@@ -90,6 +91,7 @@ struct executor_event {
 	const struct executor_seen *seen; /* NULL: nothing new */
 	enum blix_code code;
 	const char *reason, *message; /* of a failure */
+	bool host;                    /* it is the node's: tried until it goes away */
 	bool final;                   /* another attempt would fail the same way */
 	uint32_t ms;                  /* how long it took */
 	struct command *resolved;     /* DONE of RESOLVE: what was found; its contents are taken */

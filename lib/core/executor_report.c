@@ -195,7 +195,7 @@ void report_unknown(struct turn *t, struct executor_vm *vm)
 	vm->told = PROGRESS_UNKNOWN;
 	r = report_add(t, vm, VM_REPORT_UNKNOWN);
 	r->code = BLIX_E_START;
-	xreplace(&r->reason, "process-unknown");
+	xreplace(&r->reason, vm->seen.step_unknown ? "step-unknown" : "process-unknown");
 	xreplace(&r->message, vm->seen.message != NULL ? vm->seen.message
 	                                               : "a process is there that cannot be "
 	                                                 "identified; it is left alone");
@@ -203,7 +203,7 @@ void report_unknown(struct turn *t, struct executor_vm *vm)
 
 void report_failure(struct turn *t, struct executor_vm *vm, const struct executor_event *failure)
 {
-	bool give_up = failure->final || ++vm->tries >= EXECUTOR_TRIES;
+	bool give_up = failure->final || (!failure->host && ++vm->tries >= EXECUTOR_TRIES);
 	struct vm_report *r;
 
 	if (give_up && !report_end(t, vm, VM_REPORT_FAILED))
@@ -212,7 +212,8 @@ void report_failure(struct turn *t, struct executor_vm *vm, const struct executo
 		vm->tries = 0;
 		r = &TAILQ_LAST(&vm->reports, report_list)->command.vm_report;
 	} else {
-		vm->wait_ms = t->now_ms + ((uint64_t)t->e->retry_ms << (vm->tries - 1));
+		vm->wait_ms = t->now_ms +
+		              ((uint64_t)t->e->retry_ms << (failure->host ? 2 : vm->tries - 1));
 		r = report_add(t, vm, VM_REPORT_RETRY);
 		r->exit_code = vm->seen.exited ? vm->seen.exit_code : -1;
 		vm->told = PROGRESS_NONE;

@@ -81,6 +81,7 @@ static void action_done(struct job *job)
 	                               .uid = local->uid,
 	                               .code = job->err.code,
 	                               .final = job->final,
+	                               .host = job->host,
 	                               .ms = (uint32_t)(clock_boot_ms() - job->began_ms)};
 
 	if (job->err.code != BLIX_OK) {
@@ -284,6 +285,16 @@ static int host_prepare(const struct node_executor *e, struct blix_error *err)
 	return rc;
 }
 
+static int open_journal(struct node_executor *e, struct blix_error *err)
+{
+	cleanup(freep) char *path = xasprintf("%s/journal", e->host.state_dir);
+	int rc = node_journal_open(e->config.loop, path, &e->journal, err);
+
+	if (rc == 0)
+		e->recovered = node_journal_table(e->journal)->serial;
+	return rc;
+}
+
 static void executor_free(struct node_executor *e)
 {
 	executor_actions_done(&e->actions);
@@ -311,6 +322,8 @@ int node_executor_open(const struct node_executor_config *config, struct node_ex
 	e->supervisor = config->supervisor;
 	host_fill(e);
 	rc = host_prepare(e, err);
+	if (rc == 0)
+		rc = open_journal(e, err);
 	if (rc < 0) {
 		executor_free(e);
 		return rc;
@@ -324,15 +337,24 @@ int node_executor_open(const struct node_executor_config *config, struct node_ex
 	return 0;
 }
 
+static void on_journal_closed(void *data)
+{
+	struct node_executor *e = data;
+	void (*cb)(void *data) = e->close_cb;
+	void *cb_data = e->close_data;
+
+	executor_free(e);
+	cb(cb_data);
+}
+
 static void closed_if_empty(struct node_executor *e)
 {
-	void (*cb)(void *data) = e->close_cb;
-	void *data = e->close_data;
+	struct node_journal *journal = e->journal;
 
-	if (!e->closing || e->jobs > 0 || e->handles > 0 || e->draining)
+	if (!e->closing || e->jobs > 0 || e->handles > 0 || e->draining || journal == NULL)
 		return;
-	executor_free(e);
-	cb(data);
+	e->journal = NULL;
+	node_journal_close(journal, on_journal_closed, e);
 }
 
 void node_executor_handle_closed(struct node_executor *e)

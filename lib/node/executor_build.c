@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "microvm/wrapper.h"
+#include "sys/crash.h"
 #include "sys/file.h"
 
 #include <errno.h>
@@ -43,6 +44,7 @@ static void on_built(struct job *job, struct child_result *result)
 	bool retry = true;
 	uint64_t epoch;
 
+	crash_point("microvm-ended");
 	(void)read_current(job, current, sizeof(current));
 	/* Marks a directory that was just made, also one that failed half-way. */
 	(void)host_owner(job->e, job->vm, &epoch);
@@ -79,7 +81,7 @@ static int clear_directory(struct job *job)
 }
 
 /* Says whether there is something to update (1) or to create (0). */
-static int prepare_directory(struct job *job)
+static int check_directory(struct job *job)
 {
 	char current[PATH_MAX];
 	uint64_t epoch;
@@ -96,7 +98,7 @@ static int prepare_directory(struct job *job)
 	case DIRECTORY_OURS:
 		if (read_current(job, current, sizeof(current)) == 0)
 			return 1;
-		return clear_directory(job);
+		break;
 	case DIRECTORY_NONE:
 		break;
 	}
@@ -128,21 +130,33 @@ static int render(struct job *job, const char *dir)
 	                     lock != NULL ? lock : "", &job->err);
 }
 
-void build_begin(struct job *job)
+static int prepare(struct job *job, bool update, const char *flake)
 {
-	struct node_executor *e = job->e;
-	struct argv argv = ARGV_EMPTY;
-	cleanup(freep) char *own = host_own_dir(e, job->vm->name);
-	cleanup(freep) char *flake = xasprintf("%s/flake", own);
-	int update = prepare_directory(job);
-	int rc = update < 0 ? update : host_claim(e, job->vm, &job->err);
+	cleanup(freep) char *dir = host_dir(job->e, job->vm->name);
+	int rc = host_claim(job->e, job->vm, &job->err);
 
+	if (rc == 0)
+		job_did(job, JOURNAL_CLAIM);
+	if (rc == 0 && !update && file_exists(dir))
+		rc = clear_directory(job);
 	if (rc == 0)
 		rc = root_base(job);
 	if (rc == 0)
 		rc = render(job, flake);
 	if (rc == 0)
-		rc = job_make_tmp(job);
+		job_did(job, JOURNAL_WRAPPER);
+	return rc == 0 ? job_make_tmp(job) : rc;
+}
+
+static void build_intended(struct job *job)
+{
+	struct node_executor *e = job->e;
+	struct argv argv = ARGV_EMPTY;
+	cleanup(freep) char *own = host_own_dir(e, job->vm->name);
+	cleanup(freep) char *flake = xasprintf("%s/flake", own);
+	int update = check_directory(job);
+	int rc = update < 0 ? update : prepare(job, update > 0, flake);
+
 	if (rc < 0) {
 		job_fail(job, rc == -BLIX_E_EXISTS || rc == -BLIX_E_SPEC);
 		return;
@@ -152,4 +166,18 @@ void build_begin(struct job *job)
 	else
 		microvm_argv_create(&e->host, flake, job->vm->name, &argv);
 	job_spawn(job, &argv, e->config.config->build_deadline_ms, on_built);
+}
+
+void build_begin(struct job *job)
+{
+	int update = check_directory(job);
+
+	if (update < 0) {
+		job_fail(job, update == -BLIX_E_EXISTS);
+		return;
+	}
+	job_step(job, JOURNAL_CLAIM, NULL);
+	job_step(job, JOURNAL_WRAPPER, NULL);
+	job_step(job, update > 0 ? JOURNAL_UPDATE : JOURNAL_CREATE, job->vm->resolved.out_path);
+	job_intend(job, build_intended);
 }

@@ -100,15 +100,22 @@ static char *owner_text(const struct node_executor *e, const struct vm *vm)
 	return json_text(root);
 }
 
+bool host_is_claimed(const struct node_executor *e, const struct vm *vm)
+{
+	cleanup(freep) char *dir = host_own_dir(e, vm->name);
+	struct owner owner;
+
+	return owner_read(e, dir, "claim.json", &owner) && owner.ours && owner.uid == vm->uid;
+}
+
 int host_claim(const struct node_executor *e, const struct vm *vm, struct blix_error *err)
 {
 	cleanup(freep) char *dir = host_own_dir(e, vm->name);
 	cleanup(freep) char *path = xasprintf("%s/claim.json", dir);
 	cleanup(freep) char *text = owner_text(e, vm);
-	struct owner owner;
 	int rc;
 
-	if (owner_read(e, dir, "claim.json", &owner) && owner.ours && owner.uid == vm->uid)
+	if (host_is_claimed(e, vm))
 		return 0;
 	rc = file_make_dirs(dir, 0755, err);
 	return rc == 0 ? file_write(path, text, strlen(text), 0644, err) : rc;
@@ -127,7 +134,6 @@ enum executor_directory host_owner(const struct node_executor *e, const struct v
                                    uint64_t *ret_epoch)
 {
 	cleanup(freep) char *dir = host_dir(e, vm->name);
-	cleanup(freep) char *own = host_own_dir(e, vm->name);
 	struct owner owner;
 	bool marked;
 
@@ -135,8 +141,7 @@ enum executor_directory host_owner(const struct node_executor *e, const struct v
 	if (!is_there(dir))
 		return DIRECTORY_NONE;
 	marked = owner_read(e, dir, ".blix.json", &owner);
-	if (!marked && owner_read(e, own, "claim.json", &owner) && owner.ours &&
-	    owner.uid == vm->uid && host_mark(e, vm, NULL) == 0)
+	if (!marked && host_is_claimed(e, vm) && host_mark(e, vm, NULL) == 0)
 		marked = owner_read(e, dir, ".blix.json", &owner);
 	if (!marked || !owner.ours || owner.uid != vm->uid)
 		return DIRECTORY_FOREIGN;

@@ -3,6 +3,7 @@
  *   executor_local.c   the VMs that concern this node, scanning the state
  *   executor_job.c     one action under way: its children, its end
  *   executor_host.c    paths, ownership of directories, what was seen
+ *   executor_steps.c     the journal around each effect, probes after a crash
  *   executor_resolve.c executor_build.c executor_run.c executor_remove.c   the actions
  *   executor_watch.c   the end of a runner, the ready line of a guest
  *   supervisor*.c      who stands by a VM's process (supervisor.h)
@@ -15,6 +16,7 @@
 #include "microvm/command_line.h"
 #include "microvm/status.h"
 #include "node/executor.h"
+#include "node/journal.h"
 #include "node/supervisor.h"
 
 struct watch;
@@ -79,10 +81,14 @@ struct node_executor {
 	unsigned nix_version;       /* 0: not asked yet */
 	unsigned jobs;              /* under way */
 	unsigned handles;           /* not closed yet */
+	struct node_journal *journal;
+	uint64_t recovered; /* the last serial that was there when it was opened */
 	bool closing;
 	void (*close_cb)(void *data);
 	void *close_data;
 };
+
+#define JOB_STEPS 8 /* of one action */
 
 struct job {
 	struct node_executor *e;
@@ -102,6 +108,10 @@ struct job {
 	struct identity identity;
 	struct blix_error err; /* code BLIX_OK: it went well */
 	bool final;
+	bool host; /* the failure is the node's: tried until it goes away */
+	struct journal_intent intents[JOB_STEPS];
+	size_t n_intents;
+	void (*intended)(struct job *job);
 	bool sighted;
 	struct sight sight;
 	struct command found; /* kind 0: nothing */
@@ -143,6 +153,23 @@ void job_cancel(struct job *job);
 /* Fills job->err from a child that failed. Returns true when it makes sense to try again. */
 bool job_explain(struct job *job, const struct child_result *result, const char *what);
 
+/* executor_steps.c */
+/* Adds a step to what the action is about to do; `what` it brings about, NULL: its name says all.
+ */
+void job_step(struct job *job, enum journal_step step, const char *what);
+/* Goes on with `next` when all steps are in the journal. If they cannot be, the job ends with the
+ * reason journal-failed and nothing was done. */
+void job_intend(struct job *job, void (*next)(struct job *job));
+void job_did(const struct job *job, enum journal_step step);
+/* The job is over: what it did not say of its steps, its error says. */
+void job_settle(struct job *job);
+/* Did a crash cut something off for this VM? */
+bool steps_open(const struct node_executor *e, uint64_t uid);
+/* Asks the host about it and closes it, or makes the sight Unknown. */
+void steps_probe(const struct local *local, struct sight *sight);
+/* Closes what is about VMs that no longer are. */
+void steps_forget(const struct node_executor *e);
+
 /* executor_host.c: paths are the caller's to free */
 char *host_dir(const struct node_executor *e, const char *name);     /* upstream's directory */
 char *host_own_dir(const struct node_executor *e, const char *name); /* state_dir/vms/NAME */
@@ -151,6 +178,7 @@ char *host_gcroot(const struct node_executor *e, const char *prefix, const char 
 /* Whose is the directory? A claim without a marker is what a crash leaves: it is healed. */
 enum executor_directory host_owner(const struct node_executor *e, const struct vm *vm,
                                    uint64_t *ret_epoch);
+bool host_is_claimed(const struct node_executor *e, const struct vm *vm);
 int host_claim(const struct node_executor *e, const struct vm *vm, struct blix_error *err);
 int host_mark(const struct node_executor *e, const struct vm *vm, struct blix_error *err);
 /* True when there is anything on the host that bears this name. */

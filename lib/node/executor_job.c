@@ -37,6 +37,7 @@ void job_free(struct job *job)
 {
 	struct blix_error err;
 
+	job_settle(job);
 	if (job->tmp[0] != '\0' && file_remove_tree(job->tmp, &err) < 0)
 		log_error(LOG_WARNING, "executor.tmp.failed", &err, "path=%s", job->tmp);
 	if (job->found.kind != 0)

@@ -51,7 +51,7 @@ static struct local *local_add(struct node_executor *e, struct vm *vm)
 	local->e = e;
 	local->uid = vm->uid;
 	local->vm = vm_ref(vm);
-	local->unseen = host_has_trace(e, vm->name);
+	local->unseen = host_has_trace(e, vm->name) || steps_open(e, vm->uid);
 	return local;
 }
 
@@ -184,6 +184,7 @@ void locals_scan(struct node_executor *e)
 			scan_vm(e, state->vms[i]);
 	}
 	e->scanned = state->revision;
+	steps_forget(e);
 	act_when_known(e);
 	node_executor_step(
 		e, &(struct executor_event){.kind = EXECUTOR_APPLIED, .revision = e->scanned});

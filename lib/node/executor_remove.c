@@ -7,6 +7,7 @@
 #include "node/executor_internal.h"
 
 #include "base/alloc.h"
+#include "sys/crash.h"
 #include "sys/file.h"
 #include "sys/log.h"
 
@@ -30,7 +31,9 @@ static int keep_image(const struct job *job, const char *from, const char *image
 
 	if (rc < 0)
 		return rc;
+	crash_point("image-before-rename");
 	if (rename(from, path) == 0) {
+		crash_point("image-renamed");
 		log_event(LOG_NOTICE, "vm.volume.kept", "vm=%s path=%s", job->vm->name, path);
 		return 0;
 	}
@@ -94,23 +97,41 @@ static int remove_all(const struct job *job, struct blix_error *err)
 	if (owner == DIRECTORY_OURS)
 		rc = keep_images(job, dir, err);
 	if (rc == 0)
+		job_did(job, JOURNAL_IMAGES);
+	if (rc == 0)
 		rc = remove_roots(job, err);
+	if (rc == 0)
+		job_did(job, JOURNAL_ROOTS);
 	if (rc == 0 && owner == DIRECTORY_OURS)
 		rc = file_remove_tree(dir, err);
 	if (rc == 0)
 		auto_roots_prune(job->e);
 	if (rc == 0)
+		job_did(job, JOURNAL_DIRECTORY);
+	if (rc == 0)
 		rc = file_remove_tree(run, err);
+	if (rc == 0)
+		job_did(job, JOURNAL_RUN);
 	if (rc == 0)
 		rc = file_remove_tree(own, err);
 	return rc;
 }
 
-void remove_begin(struct job *job)
+static void remove_intended(struct job *job)
 {
 	if (remove_all(job, &job->err) == 0) {
 		job->sighted = true;
 		sight_take(&job->sight, job->local, NULL);
 	}
 	job_end(job);
+}
+
+void remove_begin(struct job *job)
+{
+	static const enum journal_step steps[] = {JOURNAL_IMAGES, JOURNAL_ROOTS, JOURNAL_DIRECTORY,
+	                                          JOURNAL_RUN, JOURNAL_OWN};
+
+	for (size_t i = 0; i < array_size(steps); i++)
+		job_step(job, steps[i], NULL);
+	job_intend(job, remove_intended);
 }

@@ -51,6 +51,7 @@ static void on_status(struct job *job, struct child_result *result)
 	if (parse_status(job, result, &status) == 0) {
 		job->sighted = true;
 		sight_take(&job->sight, job->local, status_find(&status, job->vm->name));
+		steps_probe(job->local, &job->sight);
 		status_done(&status);
 		job->err = before; /* a start that failed stays one */
 	} else if (before.code != BLIX_OK) {
@@ -108,17 +109,23 @@ static int prepare_start(struct job *job)
 	if (epoch != job->vm->epoch)
 		rc = host_mark(job->e, job->vm, &job->err);
 	if (rc == 0)
+		job_did(job, JOURNAL_MARK);
+	if (rc == 0)
 		rc = file_link(job->vm->resolved.out_path, booted, &job->err);
+	if (rc == 0)
+		job_did(job, JOURNAL_BOOTED);
 	if (rc == 0)
 		rc = file_make_dirs(own, 0755, &job->err);
 	if (rc == 0)
 		rc = file_make_dirs(runs, 0755, &job->err);
 	if (rc == 0 && rename(console, console_old) < 0 && errno != ENOENT)
 		rc = blix_fail_sys(&job->err, errno, "rename %s", console);
+	if (rc == 0)
+		job_did(job, JOURNAL_CONSOLE);
 	return rc;
 }
 
-void start_begin(struct job *job)
+static void start_intended(struct job *job)
 {
 	if (prepare_start(job) < 0) {
 		job_fail(job, false);
@@ -129,6 +136,15 @@ void start_begin(struct job *job)
 	job->local->start_ms = clock_boot_ms();
 	job->local->started_ms = clock_wall_ms();
 	job->e->supervisor->start(job);
+}
+
+void start_begin(struct job *job)
+{
+	job_step(job, JOURNAL_MARK, NULL);
+	job_step(job, JOURNAL_BOOTED, job->vm->resolved.out_path);
+	job_step(job, JOURNAL_CONSOLE, NULL);
+	job_step(job, JOURNAL_START, job->vm->resolved.out_path);
+	job_intend(job, start_intended);
 }
 
 /* The control socket, as microvm-status chooses it: NAME.sock, else the first by name. */
@@ -195,6 +211,13 @@ static void on_button(uv_work_t *work, int status)
 	job_end(job);
 }
 
+static void signal_intended(struct job *job)
+{
+	if (!watch_exists(job->local))
+		look_at(job->local);
+	job->e->supervisor->send_signal(job, job->stop == STOP_TERM ? SIGTERM : SIGKILL);
+}
+
 void stop_begin(struct job *job)
 {
 	int rc;
@@ -208,9 +231,8 @@ void stop_begin(struct job *job)
 		}
 		return;
 	}
-	if (!watch_exists(job->local))
-		look_at(job->local);
-	job->e->supervisor->send_signal(job, job->stop == STOP_TERM ? SIGTERM : SIGKILL);
+	job_step(job, job->stop == STOP_TERM ? JOURNAL_TERM : JOURNAL_KILL, NULL);
+	job_intend(job, signal_intended);
 }
 
 /* Several VMs at once: what stands on the host when their part of the state is first heard of. */
@@ -230,6 +252,7 @@ static void take_unseen(struct local *local, const struct status *status)
 	struct sight sight = {.seen.runner = "", .seen.booted = ""};
 
 	sight_take(&sight, local, status_find(status, local->vm->name));
+	steps_probe(local, &sight);
 	local->unseen = false;
 	if (sight.seen.process == PROCESS_RUNNING) {
 		local->started_ms = sight.seen.started_ms;

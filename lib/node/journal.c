@@ -62,10 +62,10 @@ static int append(struct node_journal *j)
 		left -= (size_t)n;
 		j->offset += n;
 	}
-	crash_point("journal.written");
+	crash_point("journal-written");
 	if (fdatasync(j->fd) < 0)
 		return blix_fail_sys(&j->err, errno, "sync %s", j->path);
-	crash_point("journal.synced");
+	crash_point("journal-synced");
 	return 0;
 }
 
@@ -156,7 +156,7 @@ static void on_written(uv_work_t *work, int status)
 		for (uint64_t serial = request->first;
 		     err.code != BLIX_OK && serial <= request->last; serial++)
 			journal_drop(&j->table, serial);
-		crash_point("journal.after-intent");
+		crash_point("journal-after-intent");
 		request->cb(request->data, err.code != BLIX_OK ? &err : NULL);
 		free(request);
 	}
@@ -196,7 +196,7 @@ void node_journal_intend(struct node_journal *j, struct journal_intent *intents,
 	struct request *request = xcalloc(1, sizeof(*request));
 
 	assert(n > 0 && j->close_cb == NULL);
-	crash_point("journal.before-intent");
+	crash_point("journal-before-intent");
 	for (size_t i = 0; i < n; i++)
 		intents[i].serial = journal_intend(&j->table, &intents[i]);
 	*request = (struct request){

@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "microvm/nix_error.h"
+#include "sys/crash.h"
 #include "sys/file.h"
 #include "sys/process.h"
 
@@ -20,6 +21,7 @@ static bool fits(const struct config *config)
 
 static void on_shim(struct job *job, struct child_result *result)
 {
+	crash_point("shim-answered");
 	if (!child_ok(result)) {
 		cleanup(freep) char *tail = nix_error_tail(result->err.data);
 		char how[64];

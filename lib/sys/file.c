@@ -73,7 +73,7 @@ static int sync_parent(const char *path, struct blix_error *err)
 	fd = open(slash != NULL ? parent : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0 || fsync(fd) < 0)
 		return blix_fail_sys(err, errno, "sync directory of %s", path);
-	crash_point("file.directory-synced");
+	crash_point("file-directory-synced");
 	return 0;
 }
 
@@ -104,10 +104,10 @@ static int replace(const char *path, const void *data, size_t n, mode_t mode, bo
 	if (fd < 0)
 		return blix_fail_sys(err, errno, "create %s", tmp);
 	rc = write_all(fd, data, n, durable);
-	crash_point("file.written");
+	crash_point("file-written");
 	if (rc == 0 && rename(tmp, path) < 0)
 		rc = -errno;
-	crash_point("file.renamed");
+	crash_point("file-renamed");
 	if (rc < 0) {
 		(void)unlink(tmp);
 		return blix_fail_sys(err, -rc, "write %s", path);
@@ -176,14 +176,14 @@ int file_link(const char *target, const char *path, struct blix_error *err)
 	(void)unlink(tmp);
 	if (symlink(target, tmp) < 0)
 		return blix_fail_sys(err, errno, "link %s", tmp);
-	crash_point("file.linked");
+	crash_point("file-linked");
 	if (rename(tmp, path) < 0) {
 		int sys = errno;
 
 		(void)unlink(tmp);
 		return blix_fail_sys(err, sys, "link %s", path);
 	}
-	crash_point("file.link-renamed");
+	crash_point("file-link-renamed");
 	return 0;
 }
 

@@ -2,7 +2,9 @@
  * microvm and the guest. The log is a queue that is applied on the loop's next turn. */
 #include "base/alloc.h"
 #include "base/buf.h"
+#include "core/executor.h"
 #include "node/executor.h"
+#include "node/journal.h"
 #include "sys/clock.h"
 #include "sys/file.h"
 #include "sys/log.h"
@@ -13,6 +15,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/queue.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -626,6 +629,165 @@ static void a_hundred(void **state)
 	print_message("and gone in %ju ms\n", (uintmax_t)(clock_boot_ms() - began_ms));
 }
 
+/* INTENTs without a DONE in the file. */
+static size_t count_open(const struct bench *b)
+{
+	cleanup(freep) char *path = xasprintf("%s/journal", b->config.state_dir);
+	cleanup(buf_done) struct buf bytes;
+	struct journal j;
+	size_t kept = 0, n;
+
+	buf_init(&bytes, LIMIT_JOURNAL);
+	assert_int_equal(file_read(path, &bytes, NULL), 0);
+	journal_init(&j);
+	assert_int_equal(journal_replay(&j, (const uint8_t *)bytes.data, bytes.len, &kept, NULL),
+	                 0);
+	n = j.n;
+	journal_free(&j);
+	return n;
+}
+
+static void wait_reason(struct bench *b, const char *name, const char *reason)
+{
+	while (strcmp(state_vm(b->state, name)->reason, reason) != 0 && !b->late)
+		(void)uv_run(&b->loop, UV_RUN_ONCE);
+	assert_string_equal(state_vm(b->state, name)->reason, reason);
+}
+
+static size_t count_events(const struct bench *b, const char *reason)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < b->state->n_events; i++)
+		n += strcmp(state_event(b->state, i)->reason, reason) == 0;
+	return n;
+}
+
+/* What cannot be written down first is not done, however often; then it goes on by itself. */
+static void a_full_disk(void **state)
+{
+	struct bench *b = *state;
+	struct sigaction ignore = {.sa_handler = SIG_IGN}, old;
+	struct rlimit none = {0}, before;
+	size_t retries;
+
+	create(b, "web", "path:/srv/demo", "");
+	(void)wait_phase(b, "web", VM_RUNNING);
+	power(b, "web", VM_VERB_STOP, 0);
+	(void)wait_phase(b, "web", VM_STOPPED);
+	assert_true(is_there(b, "run/vms/web/exit.json"));
+	retries = count_events(b, "vm-retry");
+	(void)sigaction(SIGXFSZ, &ignore, &old);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+	none.rlim_max = before.rlim_max;
+	log_level(LOG_CRIT);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+	power(b, "web", VM_VERB_START, 0);
+	wait_reason(b, "web", "journal-failed");
+	while (count_events(b, "vm-retry") < retries + EXECUTOR_TRIES + 1 && !b->late)
+		(void)uv_run(&b->loop, UV_RUN_ONCE);
+	assert_int_equal(state_vm(b->state, "web")->phase, VM_SCHEDULED); /* never given up */
+	assert_true(is_there(b, "run/vms/web/exit.json"));                /* and never tried */
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+	(void)wait_phase(b, "web", VM_RUNNING);
+	log_level(LOG_INFO);
+	(void)sigaction(SIGXFSZ, &old, NULL);
+}
+
+static void noted(void *data, const struct blix_error *err)
+{
+	assert_null(err);
+	*(bool *)data = true;
+}
+
+/* As a crash leaves it: an INTENT and no DONE. */
+static void leave_intent(struct bench *b, const struct vm *vm, enum journal_step step)
+{
+	cleanup(freep) char *path = xasprintf("%s/journal", b->config.state_dir);
+	struct journal_intent intent = {.operation = vm->operation,
+	                                .uid = vm->uid,
+	                                .epoch = vm->epoch,
+	                                .digest = journal_digest("x", 1),
+	                                .step = step};
+	struct node_journal *j = NULL;
+	bool durable = false;
+
+	memcpy(intent.name, vm->name, sizeof(intent.name));
+	assert_int_equal(node_journal_open(&b->loop, path, &j, NULL), 0);
+	node_journal_intend(j, &intent, 1, noted, &durable);
+	while (!durable && !b->late)
+		(void)uv_run(&b->loop, UV_RUN_ONCE);
+	b->closed = false;
+	node_journal_close(j, on_closed, b);
+	while (!b->closed && !b->late)
+		(void)uv_run(&b->loop, UV_RUN_ONCE);
+}
+
+static void an_unknown_step(void **state)
+{
+	struct bench *b = *state;
+	cleanup(freep) char *link = xasprintf("%s/web/current", b->config.microvms_dir);
+	cleanup(freep) char *aside = xasprintf("%s/web/aside", b->config.microvms_dir);
+	cleanup(freep) char *words = NULL;
+	const struct vm *vm;
+	uint64_t pid;
+
+	create(b, "web", "path:/srv/demo", "");
+	vm = wait_phase(b, "web", VM_RUNNING);
+	pid = vm->pid;
+	executor_close(b);
+	leave_intent(b, vm, JOURNAL_UPDATE);
+	assert_int_equal(rename(link, aside), 0);
+	assert_int_equal(file_put(link, "", 0, 0644, NULL), 0); /* no link: nobody can say */
+	executor_open(b);
+	vm = wait_phase(b, "web", VM_UNKNOWN);
+	assert_string_equal(vm->reason, "step-unknown");
+	words = xasprintf("step 'update' of operation %" PRIu64, vm->operation);
+	assert_non_null(strstr(vm->message, words));
+	assert_non_null(strstr(vm->message, "/web/current"));
+	assert_int_equal(kill((pid_t)pid, 0), 0); /* left alone */
+	/* Mended by hand, it goes on by itself: with the process that was there. */
+	assert_int_equal(rename(aside, link), 0);
+	assert_int_equal(wait_phase(b, "web", VM_RUNNING)->pid, pid);
+}
+
+/* Every other step of a VM that runs, and all of one that is gone, is told from what is there. */
+static void steps_that_are_told(void **state)
+{
+	cleanup(freep) char *path = NULL;
+	struct bench *b = *state;
+	struct node_journal *j = NULL;
+	const struct vm *vm;
+	struct vm *gone;
+	uint64_t pid;
+
+	path = xasprintf("%s/journal", b->config.state_dir);
+	create(b, "old", "path:/srv/demo", "");
+	gone = vm_ref((struct vm *)(uintptr_t)state_vm(b->state, "old"));
+	drop(b, "old");
+	wait_gone(b, "old");
+	create(b, "web", "path:/srv/demo", "");
+	vm = wait_phase(b, "web", VM_RUNNING);
+	pid = vm->pid;
+	executor_close(b);
+	for (enum journal_step step = JOURNAL_CLAIM; step < JOURNAL_STEP_COUNT; step++) {
+		leave_intent(b, vm, step);
+		leave_intent(b, gone, step);
+	}
+	vm_unref(gone);
+	executor_open(b);
+	while (count_open(b) != 0 && !b->late)
+		(void)uv_run(&b->loop, UV_RUN_ONCE);
+	assert_int_equal(wait_phase(b, "web", VM_RUNNING)->pid, pid);
+	executor_close(b);
+	assert_int_equal(node_journal_open(&b->loop, path, &j, NULL), 0);
+	assert_int_equal(node_journal_table(j)->n, 0);
+	b->closed = false;
+	node_journal_close(j, on_closed, b);
+	while (!b->closed && !b->late)
+		(void)uv_run(&b->loop, UV_RUN_ONCE);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, bench_setup, bench_teardown)
 
 int main(void)
@@ -634,6 +796,7 @@ int main(void)
 		TEST(life),          TEST(command_words),         TEST(data_is_kept),
 		TEST(failures),      TEST(a_hanging_build),       TEST(foreign_directories),
 		TEST(a_lost_marker), TEST(restarting_the_daemon), TEST(crashing_runners),
+		TEST(a_full_disk),   TEST(an_unknown_step),       TEST(steps_that_are_told),
 		TEST(a_hundred),
 	};
 
