@@ -1,0 +1,126 @@
+#!/usr/bin/env bats
+# Systems that change, for real: two variants of the example guest, built by Nix, booted by QEMU. One boot takes about
+# 5 s. The machine's Nix store is used; roots and directories are the test's.
+
+bats_require_minimum_version 1.5.0
+
+setup_file() {
+	export work build
+	build=$(realpath "${BLIX_BUILD:-$BATS_TEST_DIRNAME/../../build/debug}")
+	work=$(mktemp -d /tmp/blix.XXXXXX)
+	export roots=/nix/var/nix/gcroots/${work##*/}
+	export BLIX_ENDPOINT=$work/s/blix.sock BLIX_TIMEOUT=3m
+	"$BATS_TEST_DIRNAME/../../examples/debian/stage" "$work/guest"
+	cp -r "$work/guest" "$work/guest2"
+	sed -i 's/blix.mute=1" else ""/blix.mute=1" else " blix.variant=two"/' "$work/guest2/flake.nix"
+	grep -q blix.variant=two "$work/guest2/flake.nix"
+	jq -n --arg roots "$roots" \
+		'{gcrootsDir: $roots, retryMs: 100, nix: {extraConfig: "sandbox = false\nsubstituters ="}}' >"$work/blix.json"
+	"$build/bin/blixd" --dev --state-dir "$work/s" --config "$work/blix.json" --name host \
+		</dev/null >>"$work/log" 2>&1 3>&- &
+	echo $! >"$work/pid"
+	await blix vm list
+}
+
+teardown_file() {
+	local pid
+	kill -9 "$(cat "$work/pid")" 2>/dev/null || :
+	for pid in $(jq -r '.shimPid, .pid' "$work"/s/run/vms/*/status.json 2>/dev/null); do
+		kill -9 "$pid" 2>/dev/null || :
+	done
+	rm -rf "$work" "$roots"
+}
+
+await() { # COMMAND...: until it succeeds
+	local until=$((SECONDS + 90))
+	until "$@" >/dev/null 2>&1; do
+		if [ "$SECONDS" -ge "$until" ]; then
+			cat "$work/log" >&2
+			echo "never true: $*" >&2
+			return 1
+		fi
+		read -r -t 0.05 <> <(:) || :
+	done
+}
+
+field() { # NAME JQ
+	blix vm show "$1" -o json | jq -r "$2"
+}
+
+says() { # NAME TEXT: on the console of this run
+	blix vm logs "$1" | tr -d '\r' | grep -q "$2"
+}
+
+# What the kernel of its guest was started with.
+variant() { # NAME
+	tr '\0' ' ' <"/proc/$(field "$1" .status.pid)/cmdline"
+}
+
+@test "an update builds the new system beside the old one, and boots it" {
+	blix vm create web --flake "$work/guest#demo" --memory 200MiB --ready 'console:blix: ready'
+	field web .status.runner >"$work/first"
+	says web 'blix: ready web'
+	run --separate-stderr blix vm update web --flake "$work/guest2#demo"
+	echo "$stderr"
+	[ "$status" = 0 ]
+	[ "$(field web '[.status.generation.booted, .status.ready, .status.update.outcome] | @csv')" = '2,true,"updated"' ]
+	says web 'blix: ready'
+	variant web | grep -q 'blix.variant=two'
+	[ "$(field web .status.runner)" != "$(cat "$work/first")" ]
+	grep -q 'blix: powering off' "$work/s/vms/web/console.log.1" # the old one was asked, and had its last words
+	[ "$(field web .status.resolved.memoryBytes)" = 209715200 ]
+}
+
+@test "what is on the disk already is no news" {
+	run --separate-stderr blix vm update web --flake "$work/guest2#demo"
+	[ "$status" = 0 ]
+	[[ $stderr == *'unchanged, generation 2'* ]]
+	[ "$(blix vm history web -o name | xargs)" = '2 1' ]
+}
+
+@test "each generation is rooted: Nix would not collect the old one" {
+	nix-store --query --roots "$(cat "$work/first")" | grep -q "$roots/web.1"
+	nix-store --query --roots "$(field web .status.runner)" | grep -q "$roots/web.2"
+}
+
+@test "rollback brings the old system really back" {
+	blix vm rollback web
+	[ "$(field web .status.runner)" = "$(cat "$work/first")" ]
+	says web 'blix: ready web'
+	[ "$(field web '[.status.generation.desired, .status.generation.booted] | @csv')" = 1,1 ]
+	run ! grep -q blix.variant <(variant web)
+}
+
+@test "rollback gives the old system the resources of today, by another runner of the same lock" {
+	lock=$(blix vm history web -o json | jq -r '.items[] | select(.number == 1).lock')
+	[ "$(blix vm history web -o json | jq -r '.items[] | select(.desired).lock')" = "$lock" ]
+	kb=$(blix vm logs web | tr -d '\r' | sed -nE 's/^MemTotal: +([0-9]+) kB$/\1/p')
+	[ "$kb" -gt $((150 * 1024)) ]
+}
+
+@test "a system that never says that it is ready is rolled back in time: 10, the old one is back and ready" {
+	run --separate-stderr blix vm update web --flake "$work/guest#mute" --auto-rollback --deadline 12s
+	echo "$stderr"
+	[ "$status" = 10 ]
+	[[ $stderr == *'rolled back'* ]]
+	await blix wait vm/web --for=ready
+	[ "$(field web '[.status.runner, .status.update.outcome] | @csv')" = "\"$(cat "$work/first")\",\"rolled-back\"" ]
+	says web 'blix: ready web'
+}
+
+@test "a system that ends at once is rolled back: 9; one that does not build changes nothing: 8" {
+	run --separate-stderr blix vm update web --flake "$work/guest#exits" --auto-rollback
+	[ "$status" = 9 ]
+	await blix wait vm/web --for=ready
+	pid=$(field web .status.pid)
+	run --separate-stderr blix vm update web --flake "$work/guest#broken"
+	[ "$status" = 8 ]
+	[[ $stderr == *'broken on purpose'* ]]
+	[ "$(field web .status.pid)" = "$pid" ]
+}
+
+@test "delete leaves no root of any generation" {
+	blix vm delete web --force
+	[ -z "$(ls -A "$roots")" ]
+	[ -z "$(find /nix/var/nix/gcroots/auto -lname "$work/*")" ]
+}
