@@ -123,6 +123,23 @@ static void show_generation(const cJSON *object)
 		             text_at(object, "status.update.message"));
 }
 
+static void show_usage(const cJSON *object)
+{
+	char text[32];
+
+	if (at(object, "status.usage") == NULL)
+		return;
+	if (at(object, "status.usage.cpuMs") != NULL) {
+		format_duration(text, sizeof(text), u64_at(object, "status.usage.cpuMs"));
+		print_field("cpu used", text);
+	}
+	show_size("memory used", object, "status.usage.memoryBytes");
+	show_size("disk read", object, "status.usage.diskReadBytes");
+	show_size("disk written", object, "status.usage.diskWriteBytes");
+	show_size("net received", object, "status.usage.netRxBytes");
+	show_size("net sent", object, "status.usage.netTxBytes");
+}
+
 static void show_vm(const cJSON *object)
 {
 	(void)printf("vm %s\n", text_at(object, "metadata.name"));
@@ -134,6 +151,7 @@ static void show_vm(const cJSON *object)
 	print_field("node", text_at(object, "status.node"));
 	show_system(object);
 	show_generation(object);
+	show_usage(object);
 	show_timings(object);
 	show_spec(object);
 	print_field("uid", text_at(object, "metadata.uid"));

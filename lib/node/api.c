@@ -262,6 +262,8 @@ const struct http_route api_routes[] = {
          NULL, 0, 0, NULL, "GenerationList"},
 	{"GET", "/v1/vms/{name}/why", vm_why_handle, "Why it is in its phase", NULL, 0, 0, NULL,
          "Why"},
+	{"GET", "/v1/vms/{name}/usage", vm_usage_handle, "What it uses now", "here=bool", 0, 0,
+         NULL, "Usage"},
 	{"GET", "/v1/vms/{name}/logs", vm_logs_handle, "Its console; waits for more",
          "offset=u64 wait=duration here=bool", 0, 0, NULL, NULL},
 	{"GET", "/v1/events", event_list_handle, "What happened; waits for more",
@@ -297,7 +299,8 @@ static const char schemas[] =
 	"\"VMList\":{\"type\":\"object\",\"properties\":{\"revision\":{\"type\":\"integer\"},"
 	"\"stale\":{\"type\":\"boolean\"},\"stalenessMs\":{\"type\":\"integer\"},"
 	"\"items\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/components/schemas/VM\"}}}},"
-	"\"Why\":{\"type\":\"object\"},\"EventList\":{\"type\":\"object\"},"
+	"\"Why\":{\"type\":\"object\"},\"Usage\":{\"type\":\"object\"},\"EventList\":{\"type\":"
+	"\"object\"},"
 	"\"Node\":{\"type\":\"object\"},\"NodeList\":{\"type\":\"object\"},"
 	"\"Cluster\":{\"type\":\"object\"},\"Status\":{\"type\":\"object\"},"
 	"\"Version\":{\"type\":\"object\"}}";

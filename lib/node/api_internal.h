@@ -14,6 +14,7 @@ void vm_stop_handle(struct http_request *request, void *data);
 void vm_restart_handle(struct http_request *request, void *data);
 void vm_delete_handle(struct http_request *request, void *data);
 void vm_why_handle(struct http_request *request, void *data);
+void vm_usage_handle(struct http_request *request, void *data);
 void vm_logs_handle(struct http_request *request, void *data);
 void vm_update_handle(struct http_request *request, void *data);
 void vm_rollback_handle(struct http_request *request, void *data);
@@ -41,6 +42,9 @@ int api_wait_parse(const struct http_request *request, struct api_wait *ret,
 void api_add_staleness(const struct daemon *d, cJSON *object);
 /* Per node: fits, or why not. */
 cJSON *api_nodes_verdict(const struct daemon *d, const struct vm *vm, bool *ret_fits);
+/* Answers with the usage of a VM, from its node, or with the whole VM and its usage. */
+void api_answer_usage(struct daemon *d, struct http_request *request, const struct vm *vm,
+                      bool whole, bool here);
 void api_not_found(struct http_request *request, const char *name);
 
 #endif

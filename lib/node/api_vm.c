@@ -308,6 +308,10 @@ void vm_show_handle(struct http_request *request, void *data)
 		http_answer_error(request, &err, NULL);
 		return;
 	}
+	if (!wait.set && state_vm(d->state, name) != NULL) {
+		api_answer_usage(d, request, state_vm(d->state, name), true, false);
+		return;
+	}
 	poll = xcalloc(1, sizeof(*poll));
 	*poll = (struct vm_poll){.request = request, .revision = wait.revision};
 	(void)snprintf(poll->name, sizeof(poll->name), "%s", name);

@@ -332,6 +332,7 @@ int node_executor_open(const struct node_executor_config *config, struct node_ex
 	(void)uv_timer_init(config->loop, &e->timer);
 	e->idle.data = e->timer.data = e;
 	e->handles = 2;
+	usage_start(e);
 	node_executor_wake(e);
 	*ret = e;
 	return 0;
@@ -395,4 +396,5 @@ void node_executor_close(struct node_executor *e, void (*cb)(void *data), void *
 	}
 	uv_close((uv_handle_t *)&e->idle, on_closed);
 	uv_close((uv_handle_t *)&e->timer, on_closed);
+	usage_close(e);
 }

@@ -11,6 +11,7 @@
 #include "core/state.h"
 #include "node/config.h"
 #include "node/supervisor.h"
+#include "node/usage.h"
 
 #include <uv.h>
 
@@ -39,6 +40,16 @@ int node_executor_open(const struct node_executor_config *config, struct node_ex
                        struct blix_error *err);
 /* The state changed: it is looked at in the loop's next turn, however often this is called. */
 void node_executor_wake(struct node_executor *e);
+/* What a VM of this node uses, its hypervisor asked anew: cb is called once, possibly at once, with
+ * NULL when it does not run here. */
+typedef void (*node_executor_usage_cb)(void *data, const struct usage *usage);
+void node_executor_usage(struct node_executor *e, uint64_t uid, node_executor_usage_cb cb,
+                         void *data);
+/* The last samples of all VMs that run here. */
+void node_executor_each_usage(const struct node_executor *e,
+                              void (*each)(void *data, const struct vm *vm,
+                                           const struct usage *usage),
+                              void *data);
 /* Ends builds that are under way; cb is called when nothing of it is left on the loop. */
 void node_executor_close(struct node_executor *e, void (*cb)(void *data), void *data);
 

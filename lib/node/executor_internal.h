@@ -5,6 +5,8 @@
  *   executor_host.c    paths, ownership of directories, what was seen
  *   executor_steps.c     the journal around each effect, probes after a crash
  *   executor_resolve.c executor_build.c executor_run.c executor_remove.c   the actions
+ *   executor_usage.c   what each VM uses
+ *   executor_control.c the control socket of a hypervisor
  *   executor_watch.c   the end of a runner, the ready line of a guest
  *   supervisor*.c      who stands by a VM's process (supervisor.h)
  */
@@ -18,8 +20,11 @@
 #include "node/executor.h"
 #include "node/journal.h"
 #include "node/supervisor.h"
+#include "node/usage.h"
+#include "vmm/vmm.h"
 
 struct watch;
+struct usage_vm;
 struct ready;
 struct job;
 
@@ -47,12 +52,13 @@ struct local {
 	unsigned jobs;
 	struct job *acting; /* the machine's action */
 	struct identity identity;
-	uint64_t started_ms; /* wall clock of its last start */
-	uint64_t start_ms;   /* boot clock of the same, 0: before this process */
-	unsigned starts;     /* counts them */
-	struct watch *watch; /* of its process */
-	struct ready *ready; /* of its console */
-	uint64_t kept;       /* a sum of the generations whose roots were looked at; 0: never */
+	uint64_t started_ms;    /* wall clock of its last start */
+	uint64_t start_ms;      /* boot clock of the same, 0: before this process */
+	unsigned starts;        /* counts them */
+	struct watch *watch;    /* of its process */
+	struct ready *ready;    /* of its console */
+	uint64_t kept;          /* a sum of the generations whose roots were looked at; 0: never */
+	struct usage_vm *usage; /* of its process; NULL: not sampled yet */
 };
 
 TAILQ_HEAD(job_list, job);
@@ -67,6 +73,8 @@ struct node_executor {
 	struct executor_actions actions;
 	uv_idle_t idle;
 	uv_timer_t timer;
+	uv_timer_t usage_timer;
+	uint64_t usage_asked;  /* uid of the VM whose hypervisor was asked last in turn */
 	struct local **locals; /* by uid */
 	size_t n_locals, size_locals;
 	uint64_t scanned; /* revision of the state that was scanned */
@@ -186,6 +194,15 @@ bool host_has_trace(const struct node_executor *e, const char *name);
 /* item NULL: microvm-status knows nothing of it. */
 void sight_take(struct sight *sight, const struct local *local, const struct status_vm *item);
 void sight_done(struct sight *sight);
+
+/* executor_control.c: of the VM in upstream's directory `dir`; NULL: no socket there */
+char *host_control_socket(const char *dir, const char *name);
+enum vmm_kind host_hypervisor(const char *dir);
+
+/* executor_usage.c */
+void usage_start(struct node_executor *e);
+void usage_close(struct node_executor *e);
+void usage_forget(struct local *local);
 
 /* the actions */
 void resolve_begin(struct job *job);

@@ -58,6 +58,7 @@ static struct local *local_add(struct node_executor *e, struct vm *vm)
 void local_free(struct local *local)
 {
 	assert(local->jobs == 0 && local->watch == NULL && local->ready == NULL);
+	usage_forget(local);
 	vm_unref(local->vm);
 	free(local);
 }

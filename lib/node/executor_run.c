@@ -14,9 +14,7 @@
 #include "sys/log.h"
 #include "vmm/vmm.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fnmatch.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
@@ -147,60 +145,18 @@ void start_begin(struct job *job)
 	job_intend(job, start_intended);
 }
 
-/* The control socket, as microvm-status chooses it: NAME.sock, else the first by name. */
-static char *find_socket(const char *dir, const char *name)
-{
-	cleanup(freep) char *own = xasprintf("%s.sock", name);
-	DIR *stream = opendir(dir);
-	const struct dirent *entry;
-	char *found = NULL;
-
-	while (stream != NULL && (entry = readdir(stream)) != NULL) {
-		if (fnmatch("*.sock", entry->d_name, 0) != 0 ||
-		    fnmatch("*-virtiofs-*", entry->d_name, 0) == 0 ||
-		    fnmatch("*-gpu.sock", entry->d_name, 0) == 0)
-			continue;
-		if (strcmp(entry->d_name, own) == 0) {
-			xreplace(&found, own);
-			break;
-		}
-		if (found == NULL || strcmp(entry->d_name, found) < 0)
-			xreplace(&found, entry->d_name);
-	}
-	if (stream != NULL)
-		(void)closedir(stream);
-	if (found != NULL) {
-		char *path = xasprintf("%s/%s", dir, found);
-
-		free(found);
-		found = path;
-	}
-	return found;
-}
-
-static enum vmm_kind find_kind(const char *dir)
-{
-	cleanup(freep) char *path = xasprintf("%s/booted/share/microvm/hypervisor", dir);
-	cleanup(buf_done) struct buf text;
-
-	buf_init(&text, 256);
-	if (file_read(path, &text, NULL) < 0 || text.data == NULL)
-		return VMM_UNKNOWN;
-	return vmm_kind_parse(text.data);
-}
-
 static void work_button(uv_work_t *work)
 {
 	struct job *job = work->data;
 	cleanup(freep) char *dir = host_dir(job->e, job->vm->name);
-	cleanup(freep) char *socket = find_socket(dir, job->vm->name);
+	cleanup(freep) char *socket = host_control_socket(dir, job->vm->name);
 
 	if (socket == NULL) {
 		(void)blix_fail(&job->err, BLIX_E_NOTFOUND, "no control socket in %s", dir);
 		blix_reason(&job->err, "no-socket");
 		return;
 	}
-	(void)vmm_power_button(find_kind(dir), socket, BUTTON_DEADLINE_MS, &job->err);
+	(void)vmm_power_button(host_hypervisor(dir), socket, BUTTON_DEADLINE_MS, &job->err);
 }
 
 static void on_button(uv_work_t *work, int status)

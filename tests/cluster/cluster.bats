@@ -128,6 +128,29 @@ all_run() { # N NAME...
 	for name; do [ "$(on "$n" vm show "$name" -o json | jq -r .status.phase)" = Running ] || return 1; done
 }
 
+@test "what a VM uses is asked of its node, from any server; a node that is gone is said" {
+	local n
+	cluster_up 3
+	for n in 1 2 3; do on 1 vm create "m$n" --flake "$BASE#demo" --node "n$n" >/dev/null; done
+	for n in 1 2 3; do
+		on "$n" vm metrics m1 m2 m3 -o json | jq -e '[.items[].status.usage | .cpuMs >= 0 and .memoryBytes > 0] == [true, true, true]'
+		on "$n" vm show m2 -o json | jq -e '.status.usage.memoryBytes > 0'
+	done
+	on 1 vm list -o json | jq -e '[.items[].status | has("usage")] | any | not' # never part of what is replicated
+	on 1 vm create off --flake "$BASE#demo" --stopped >/dev/null
+	run on 1 vm metrics off
+	[ "$status" = 5 ]
+	[[ $output == *'does not run'* ]]
+	n=$(leader_of 1)
+	n=$((n % 3 + 1)) # a follower
+	server_kill "$n"
+	run on $((n % 3 + 1)) vm metrics m1 m2 m3 -o jsonl
+	[ "$status" = 69 ]
+	[[ $output == *"m$n: its node does not answer"* ]]
+	[ "$(grep -c '"kind":"Usage"' <<<"$output")" = 2 ]
+	on $((n % 3 + 1)) vm show "m$n" -o json | jq -e '.status | has("usage") | not'
+}
+
 @test "a follower forwards a write, and its answer can be read there; a second hop is refused" {
 	local leader one
 	cluster_up 3

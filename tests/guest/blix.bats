@@ -74,6 +74,19 @@ field() { # NAME JQ
 	kill -0 "$(field web .status.pid)"
 }
 
+@test "what a guest uses moves when it works" {
+	blix vm create busy --flake "$work/guest#demo" --no-wait
+	await blix wait vm/busy --for=running
+	early=$(blix vm metrics busy -o json | jq -c ".items[0].status.usage")
+	await eval 'blix vm logs busy | grep -q "blix: ready"' # booting is work
+	late=$(blix vm metrics busy -o json | jq -c ".items[0].status.usage")
+	jq -n --argjson a "$early" --argjson b "$late" \
+		-e '$b.cpuMs >= $a.cpuMs + 500 and $b.memoryBytes > $a.memoryBytes and $b.sampledAt > $a.sampledAt'
+	[ "$(jq 'has("diskReadBytes") and (has("netRxBytes") | not)' <<<"$late")" = true ] # QEMU was asked; no tap
+	[ "$(field busy '.status.usage.cpuMs >= 500')" = true ]
+	blix vm delete busy --force
+}
+
 @test "microvm-status agrees, and asks QEMU itself" {
 	run microvm-status --state-dir "$work/s/microvms" --run-dir "$work/s/run/vms" web
 	[ "$status" = 0 ]
