@@ -187,7 +187,7 @@ nothing_left() {
 	[[ $stderr == *"fake: cannot start"* ]]
 	hints "blix vm logs web"
 	[[ $(blix vm logs web) == *"fake: cannot start"* ]]
-	[[ $(blix vm why web) == *Failed* ]]
+	[[ $(blix vm why web) == *runner-exited*start:* ]]
 	# Mended, it starts by the verb that the hint names.
 	rm "$T/n1/microvms/.fake/web"
 	blix vm start web --timeout 30s

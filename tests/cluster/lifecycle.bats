@@ -77,7 +77,7 @@ another_boot() {
 	until_true field_is always .status.restarts 2
 	until_true field_is on-failure .status.restarts 1
 	until_true field_is on-failure .status.phase Running
-	field_is never '[.status.reason, .status.exitCode] | @csv' '"runner-exited",137'
+	field_is never '[.status.reason, .status.exitCode] | @csv' '"runner-killed",137'
 	run --separate-stderr on 1 vm create bad --flake "$BASE#demo" --restart sometimes
 	[ "$status" = 64 ]
 	[[ $stderr == *"'sometimes' is none of always, on-failure and never"* ]]
