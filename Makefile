@@ -70,9 +70,14 @@ ifneq ($(filter debug release,$(MODE)),)
 LDFLAGS_blix-shim := $(if $(filter release,$(MODE)),-static-pie,-static)
 LDLIBS_blix-shim  := -lm
 endif
+# blix-agent runs in guests that may have no libraries at all.
+LDFLAGS_blix-agent := $(if $(filter debug,$(MODE)),-static,$(if $(filter release strict,$(MODE)),-static-pie,$(LDFLAGS_$(MODE))))
+LDLIBS_blix-agent  := -ljansson
+# Not the whole library: it has a json_object() of its own.
+PARTS_blix-agent   := $(call obj,$(addprefix lib/,$(addsuffix .c,base/alloc base/buf base/error base/frame base/parse sys/crash sys/file sys/tree_reader sys/tree_writer)))
 
 define program
-$(B)/bin/$(1): $(call obj,$(wildcard cmd/$(1)/*.c)) $(LIB)
+$(B)/bin/$(1): $(call obj,$(wildcard cmd/$(1)/*.c)) $(or $(PARTS_$(1)),$(LIB))
 	@mkdir -p $$(@D)
 	@echo "  LD  $$@"
 	$$(Q)$$(CC) $$(if $$(LDFLAGS_$(1)),$$(filter-out -pie,$$(LDFLAGS)) $$(LDFLAGS_$(1)),$$(LDFLAGS)) $$^ $$(or $$(LDLIBS_$(1)),$$(LDLIBS)) -o $$@

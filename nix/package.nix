@@ -15,6 +15,8 @@
   xxHash,
   util-linux,
   uthash,
+  jansson,
+  glibc,
   cmocka,
 }:
 
@@ -40,6 +42,9 @@ stdenv.mkDerivation {
     xxHash
     util-linux # libsmartcols
     uthash
+    # blix-agent is static
+    (jansson.overrideAttrs { cmakeFlags = [ "-DJANSSON_BUILD_SHARED_LIBS=OFF" ]; })
+    glibc.static
     bash
   ];
   checkInputs = [ cmocka ];

@@ -1,0 +1,201 @@
+/* blix-agent: the guest's end of what blix does inside a guest. Without words it is the agent and
+ * runs until it is ended; `blix-agent ready` tells the running one that the guest is ready.
+ *
+ * Each turn: streams work on what poll() found, the port takes what they said, then poll() waits
+ * for the port, the streams and the next deadline. Nothing that a host does ends the program. */
+#include "agent.h"
+
+#include "base/alloc.h"
+#include "sys/file.h"
+
+#include <argp.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#define FIXED_FDS 3 /* port, control, netlink */
+
+const char *argp_program_version = "blix-agent " AGENT_VERSION;
+
+struct options {
+	const char *port, *run;
+	bool ready_at_start, say_ready;
+};
+
+enum { OPTION_PORT = 0x100, OPTION_RUN, OPTION_READY };
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct options *options = state->input;
+
+	switch (key) {
+	case OPTION_PORT:
+		options->port = arg;
+		return 0;
+	case OPTION_RUN:
+		options->run = arg;
+		return 0;
+	case OPTION_READY:
+		options->ready_at_start = true;
+		return 0;
+	case ARGP_KEY_ARG:
+		if (strcmp(arg, "ready") != 0 || options->say_ready)
+			argp_error(state, "unknown word '%s'; did you mean: ready?", arg);
+		options->say_ready = true;
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+/* Only root may speak to it: the directory is ours. */
+static int control_socket(const char *run, bool listen, struct blix_error *err)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	cleanup(freep) char *path = xasprintf("%s/agent.sock", run);
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int rc;
+
+	if (fd < 0 || strlen(path) >= sizeof(address.sun_path))
+		return blix_fail(err, BLIX_E_INVALID, "%s is too long", path);
+	memcpy(address.sun_path, path, strlen(path));
+	if (listen)
+		(void)unlink(path);
+	rc = listen ? bind(fd, (struct sockaddr *)&address, sizeof(address))
+	            : connect(fd, (struct sockaddr *)&address, sizeof(address));
+	if (rc < 0) {
+		rc = errno;
+		closep(&fd);
+		return blix_fail_sys(err, rc, "%s", path);
+	}
+	return fd;
+}
+
+static int say_ready(const char *run)
+{
+	struct blix_error err;
+	cleanup(closep) int fd = control_socket(run, false, &err);
+
+	if (fd < 0 || send(fd, "ready", 5, 0) != 5) {
+		(void)fprintf(stderr, "blix-agent: no agent runs: %s\n",
+		              fd < 0 ? err.text : strerror(errno));
+		return 1;
+	}
+	return 0;
+}
+
+static void take_control(struct agent *a)
+{
+	char word[16];
+	ssize_t n;
+
+	while ((n = recv(a->control, word, sizeof(word), 0)) >= 0) {
+		if (n == 5 && memcmp(word, "ready", 5) == 0)
+			a->ready = true;
+	}
+	if (a->talking)
+		session_hello(a, false);
+}
+
+static void take_netlink(struct agent *a)
+{
+	char data[8192];
+
+	while (recv(a->netlink, data, sizeof(data), 0) > 0)
+		continue;
+	if (a->talking)
+		session_hello(a, false);
+}
+
+static int wait_ms(const struct agent *a)
+{
+	uint64_t now = now_ms();
+	uint64_t until = streams_deadline(a);
+
+	if (a->retry_ms > now && (until == 0 || a->retry_ms < until))
+		until = a->retry_ms;
+	if (until == 0)
+		return -1;
+	return until <= now ? 0 : (int)(until - now < 60000 ? until - now : 60000);
+}
+
+static void turn(struct agent *a)
+{
+	struct pollfd fds[FIXED_FDS + STREAMS * STREAM_FDS];
+	unsigned n;
+	bool quiet;
+
+	if (a->port < 0 && now_ms() >= a->retry_ms)
+		port_open(a);
+	port_write(a);
+	quiet = a->retry_ms > now_ms();
+	fds[0] = (struct pollfd){.fd = quiet ? -1 : a->port, .events = POLLIN};
+	if (a->out.len > a->out_sent)
+		fds[0].events |= POLLOUT;
+	fds[1] = (struct pollfd){.fd = a->control, .events = POLLIN};
+	fds[2] = (struct pollfd){.fd = a->netlink, .events = POLLIN};
+	n = streams_poll(a, fds + FIXED_FDS);
+	if (poll(fds, FIXED_FDS + n, wait_ms(a)) < 0)
+		return;
+	streams_work(a, fds + FIXED_FDS);
+	if (fds[0].revents != 0 && fds[0].fd >= 0)
+		port_read(a);
+	if (fds[1].revents != 0)
+		take_control(a);
+	if (fds[2].revents != 0)
+		take_netlink(a);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct argp_option table[] = {
+		{"port", OPTION_PORT, "PATH", 0,
+	         "Speak to the host over PATH, a device or a Unix socket", 0},
+		{"run", OPTION_RUN, "DIR", 0, "Directory of the agent's own files (/run/blix)", 0},
+		{"ready-at-start", OPTION_READY, NULL, 0, "The guest is ready when the agent runs",
+	         0},
+		{0},
+	};
+	static const struct argp argp = {
+		table,
+		parse,
+		"[ready]",
+		"The guest's end of exec, copy, readiness and shutdown. `blix-agent ready` tells "
+		"the "
+		"running agent that the guest is ready.",
+		NULL,
+		NULL,
+		NULL,
+	};
+	struct sigaction ignore = {.sa_handler = SIG_IGN};
+	struct options options = {.run = "/run/blix"};
+	struct agent a = {.port = -1, .netlink = -1};
+	struct blix_error err;
+
+	argp_err_exit_status = blix_code_info(BLIX_E_INVALID)->exit;
+	(void)argp_parse(&argp, argc, argv, 0, NULL, &options);
+	if (options.say_ready)
+		return say_ready(options.run);
+	(void)sigaction(SIGPIPE, &ignore, NULL);
+	(void)sigaction(SIGHUP, &ignore, NULL);
+	a.port_path = options.port;
+	a.run = options.run;
+	a.ready = options.ready_at_start;
+	buf_init(&a.out, OUT_MOST);
+	frame_reader_init(&a.in);
+	a.control = file_make_dirs(a.run, 0755, &err) < 0 || chmod(a.run, 0700) < 0
+	                    ? -1
+	                    : control_socket(a.run, true, &err);
+	if (a.control < 0) {
+		(void)fprintf(stderr, "blix-agent: %s\n", err.text);
+		return 1;
+	}
+	a.netlink = guest_netlink();
+	freeze_recover(&a);
+	for (;;)
+		turn(&a);
+}
