@@ -2,19 +2,21 @@
 #ifndef BLIX_BASE_LIMITS_H
 #define BLIX_BASE_LIMITS_H
 
-#define LIMIT_NAME         63   /* a DNS label; upstream makes it a directory and a unit name */
-#define LIMIT_FLAKE        1024 /* a locked URL with revision and narHash is under 300 */
-#define LIMIT_ATTR         63   /* an attribute of nixosConfigurations: the name rule of NixOS */
-#define LIMIT_READY        256  /* console:TEXT; the text is searched in each console line */
-#define LIMIT_LABELS       32   /* per object; selectors loop over them */
-#define LIMIT_LABEL_VALUE  63
-#define LIMIT_CPUS         1024         /* above any host known */
-#define LIMIT_MEMORY       (1ULL << 44) /* 16 TiB */
-#define LIMIT_MESSAGE      1536         /* the last lines of a build log or console in a report */
-#define LIMIT_LOCK         (256u << 10) /* one flake.lock; nixpkgs with 40 inputs is about 40 KiB */
-#define LIMIT_GENERATIONS  64           /* kept of one VM, whatever the configuration says */
-#define LIMIT_VOLUMES      32           /* volumes, shares and devices a VM may have, each */
-#define LIMIT_VMS          100000u /* one sorted array and one snapshot message must hold them */
+#define LIMIT_NAME        63   /* a DNS label; upstream makes it a directory and a unit name */
+#define LIMIT_FLAKE       1024 /* a locked URL with revision and narHash is under 300 */
+#define LIMIT_ATTR        63   /* an attribute of nixosConfigurations: the name rule of NixOS */
+#define LIMIT_READY       256  /* console:TEXT; the text is searched in each console line */
+#define LIMIT_LABELS      32   /* per object; selectors loop over them */
+#define LIMIT_LABEL_VALUE 63
+#define LIMIT_CPUS        1024         /* above any host known */
+#define LIMIT_MEMORY      (1ULL << 44) /* 16 TiB */
+#define LIMIT_MESSAGE     1536         /* the last lines of a build log or console in a report */
+#define LIMIT_LOCK        (256u << 10) /* one flake.lock; nixpkgs with 40 inputs is about 40 KiB */
+#define LIMIT_GENERATIONS 64           /* kept of one VM, whatever the configuration says */
+#define LIMIT_VOLUMES     32           /* volumes, shares and devices a VM may have, each */
+#define LIMIT_VMS         100000u /* one sorted array and one snapshot message must hold them */
+#define LIMIT_METRICS_VMS                                                                          \
+	1000u /* per node in GET /metrics: each is six series for whoever stores them */
 #define LIMIT_NODES        1000u
 #define LIMIT_EVENTS       4096u        /* the ring in the state: about 1 MiB */
 #define LIMIT_SESSIONS     100000u      /* about 100 bytes each while they hold few results */

@@ -275,6 +275,8 @@ const struct http_route api_routes[] = {
 	{"GET", "/v1/status", status_handle, "Counts of VMs by phase", NULL, 0, 0, NULL, "Status"},
 	{"GET", "/v1/version", version_handle, "Version of the daemon", NULL, 0, 0, NULL,
          "Version"},
+	{"GET", "/metrics", metrics_handle, "Counters, in the text format of Prometheus", NULL, 0,
+         0, NULL, NULL},
 	{"GET", "/v1/openapi.json", openapi_handle, "These routes as OpenAPI 3", NULL, 0, 0, NULL,
          NULL},
 	{"POST", "/v1/internal/propose", propose_handle, "A command from another server", NULL,

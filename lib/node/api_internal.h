@@ -19,6 +19,7 @@ void vm_logs_handle(struct http_request *request, void *data);
 void vm_update_handle(struct http_request *request, void *data);
 void vm_rollback_handle(struct http_request *request, void *data);
 void vm_generations_handle(struct http_request *request, void *data);
+void metrics_handle(struct http_request *request, void *data);
 void event_list_handle(struct http_request *request, void *data);
 
 /* Takes the command, proposes it, and answers with the VM or why not. */

@@ -37,18 +37,22 @@ static void fsm_begin(void *data, uint64_t index, const struct consensus_stamp *
 	struct daemon *d = data;
 
 	(void)index;
+	metrics_entry(d->metrics, stamp->wall_ms);
 	state_begin(d->state, stamp->elapsed_ms, stamp->wall_ms);
 }
 
 static void fsm_apply(void *data, const uint8_t *bytes, size_t n, struct command_result *ret)
 {
 	struct daemon *d = data;
+	struct metrics_before before;
 	struct command command;
 	struct blix_error err;
 
 	if (command_decode(bytes, n, &command, &err) < 0)
 		on_fatal(d, &err); /* an older binary must not guess */
+	metrics_before(d->state, &command, &before);
 	state_apply(d->state, &command, ret);
+	metrics_after(d->metrics, d->state, &before);
 	command_done(&command);
 	d->changed = true;
 }
@@ -235,6 +239,7 @@ struct daemon *daemon_open(uv_loop_t *loop, const struct config *config,
 	d->config = config;
 	d->lock_fd = -1;
 	d->state = state_new();
+	d->metrics = metrics_new(config->id, clock_wall_ms());
 	d->actions = xcalloc(1, sizeof(*d->actions));
 	d->leader_lost_ms = clock_boot_ms();
 	leader_init(&d->leader, duties_grace_ms(config), config->keep,
@@ -283,6 +288,7 @@ static void handle_closed(uv_handle_t *handle)
 	if (--d->open_handles > 0)
 		return;
 	state_free(d->state);
+	metrics_free(d->metrics);
 	node_facts_done(&d->facts);
 	free(d->actions);
 	if (d->lock_fd >= 0)

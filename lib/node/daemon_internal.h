@@ -8,6 +8,7 @@
 #include "http/server.h"
 #include "node/daemon.h"
 #include "node/executor.h"
+#include "node/metrics.h"
 #include "node/probe.h"
 #include "raft/consensus.h"
 
@@ -35,6 +36,7 @@ struct daemon {
 	struct leader_actions *actions;
 	struct round *round; /* duties.c: the leader's commands under way, NULL none */
 
+	struct metrics *metrics;
 	struct node_facts facts;
 	bool registering;
 

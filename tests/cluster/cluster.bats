@@ -128,6 +128,34 @@ all_run() { # N NAME...
 	for name; do [ "$(on "$n" vm show "$name" -o json | jq -r .status.phase)" = Running ] || return 1; done
 }
 
+@test "metrics: well formed on every server, and each operation counted once in the cluster" {
+	local n m
+	cluster_up 3
+	for n in 1 2 3; do on 1 vm create "m$n" --flake "$BASE#demo" --node "n$n" >/dev/null; done
+	on 1 vm restart m1 --force >/dev/null
+	for n in 1 2 3; do
+		"$BATS_TEST_DIRNAME/request" "$T/n$n/sock" GET /metrics | tail -n +2 >"$T/metrics.$n"
+		"$BATS_TEST_DIRNAME/exposition" <"$T/metrics.$n"
+		grep -qx 'blix_vms{phase="Running"} 3' "$T/metrics.$n"
+		[ "$(grep -c '^blix_raft_role{.*} 1$' "$T/metrics.$n")" = 1 ]
+		grep -Eq '^process_resident_memory_bytes [1-9][0-9]{6,}$' "$T/metrics.$n"
+	done
+	[ "$(cat "$T"/metrics.? | grep -c '^blix_raft_role{role="leader"} 1$')" = 1 ]
+	total() { cat "$T"/metrics.? | sed -nE "s/^blix_operation_step_duration_seconds_count\{operation=\"$1\",step=\"$2\"\} //p" | paste -sd+ | bc; }
+	[ "$(total create build)" = 3 ]
+	[ "$(total create start)" = 3 ]
+	[ "$(total restart start)" = 1 ]
+
+	# A successor does not count again what stands in its log.
+	server_kill 1
+	server_start 1
+	WITHIN=60 until_true all_are 1 3 Running
+	"$BATS_TEST_DIRNAME/request" "$T/n1/sock" GET /metrics | tail -n +2 >"$T/metrics.1"
+	"$BATS_TEST_DIRNAME/exposition" <"$T/metrics.1"
+	run ! grep -q '_duration_seconds_count' "$T/metrics.1"
+	until_true eval '"$BATS_TEST_DIRNAME/request" "$T/n1/sock" GET /metrics | grep -Eq "^blix_vm_memory_bytes\{vm=\"m1\"\} [1-9]"'
+}
+
 @test "what a VM uses is asked of its node, from any server; a node that is gone is said" {
 	local n
 	cluster_up 3
