@@ -50,6 +50,7 @@ enum vm_report_kind {
 	VM_REPORT_STABLE = 11,  /* after crashes it has run long enough to count as well */
 	VM_REPORT_BUILT = 12,   /* runner is built while another runs. build_ms */
 	VM_REPORT_NOT_BUILT = 13, /* it could not be. code, reason, message */
+	VM_REPORT_REPAIRED = 14,  /* of its image: message says what */
 	VM_REPORT_KIND_COUNT
 };
 

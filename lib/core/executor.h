@@ -94,6 +94,7 @@ struct executor_event {
 	bool host;                    /* it is the node's: tried until it goes away */
 	bool final;                   /* another attempt would fail the same way */
 	uint32_t ms;                  /* how long it took */
+	const char *repaired;         /* DONE of START: what of its image was, NULL nothing */
 	struct command *resolved;     /* DONE of RESOLVE: what was found; its contents are taken */
 };
 

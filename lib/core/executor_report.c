@@ -186,6 +186,11 @@ void report_built(struct turn *t, struct executor_vm *vm, const struct executor_
 	vm->last_ms = t->now_ms;
 }
 
+void report_repaired(struct turn *t, struct executor_vm *vm, const char *what)
+{
+	xreplace(&report_add(t, vm, VM_REPORT_REPAIRED)->message, what);
+}
+
 void report_unknown(struct turn *t, struct executor_vm *vm)
 {
 	struct vm_report *r;

@@ -284,6 +284,8 @@ static void done_resolve(struct turn *t, struct executor_vm *vm, const struct ex
 
 static void done_start(struct turn *t, struct executor_vm *vm, const struct executor_event *event)
 {
+	if (event->repaired != NULL)
+		report_repaired(t, vm, event->repaired);
 	vm->start_ms = event->ms;
 	if (event->code == BLIX_OK)
 		vm->alive = true;

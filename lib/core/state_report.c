@@ -145,7 +145,8 @@ static bool report_fits(const struct vm *vm, const struct vm_report *report)
 		return false;
 	if (report->kind == VM_REPORT_STOPPED)
 		return vm->phase == VM_STOPPING || vm->phase == VM_UNKNOWN;
-	if (report->kind == VM_REPORT_BUILT || report->kind == VM_REPORT_NOT_BUILT)
+	if (report->kind == VM_REPORT_REPAIRED || report->kind == VM_REPORT_BUILT ||
+	    report->kind == VM_REPORT_NOT_BUILT)
 		return true;
 	if (report->kind == VM_REPORT_READY || report->kind == VM_REPORT_STABLE)
 		return vm->phase == VM_RUNNING;
@@ -220,6 +221,9 @@ static void report_apply(struct state *s, struct vm *vm, const struct vm_report 
 		vm_why(vm, report->code, report->reason, report->message);
 		vm_move(vm, VM_UNKNOWN, s->clock_ms);
 		vm_event(s, vm, "vm-unknown", vm->message);
+		break;
+	case VM_REPORT_REPAIRED:
+		vm_event(s, vm, "vm-image-repaired", report->message);
 		break;
 	case VM_REPORT_BUILT:
 	case VM_REPORT_NOT_BUILT:

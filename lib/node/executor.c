@@ -99,6 +99,7 @@ static void action_done(struct job *job)
 		watch_follow(local, &job->sight);
 		event.seen = &job->sight.seen;
 	}
+	event.repaired = job->repaired;
 	if (job->found.kind != 0)
 		event.resolved = &job->found;
 	node_executor_step(e, &event);
@@ -390,7 +391,8 @@ void node_executor_close(struct node_executor *e, void (*cb)(void *data), void *
 	while (e->n_locals > 0) {
 		struct local *local = e->locals[e->n_locals - 1];
 
-		if (local->acting != NULL && local->acting->kind != EXECUTOR_START)
+		if (local->acting != NULL &&
+		    (local->acting->kind != EXECUTOR_START || local->acting->image.checking))
 			job_cancel(local->acting);
 		local_remove(e, local);
 	}

@@ -130,6 +130,14 @@ static int render(struct job *job, const char *dir)
 	                     lock != NULL ? lock : "", &job->err);
 }
 
+int build_render(struct job *job)
+{
+	cleanup(freep) char *own = host_own_dir(job->e, job->vm->name);
+	cleanup(freep) char *flake = xasprintf("%s/flake", own);
+
+	return render(job, flake);
+}
+
 static int prepare(struct job *job, bool update, const char *flake)
 {
 	cleanup(freep) char *dir = host_dir(job->e, job->vm->name);

@@ -7,6 +7,8 @@
  *   executor_resolve.c executor_build.c executor_run.c executor_remove.c   the actions
  *   executor_usage.c   what each VM uses
  *   executor_control.c the control socket of a hypervisor
+ *   executor_image.c   what is looked at before a start
+ *   executor_generation.c roots of generations
  *   executor_watch.c   the end of a runner, the ready line of a guest
  *   supervisor*.c      who stands by a VM's process (supervisor.h)
  */
@@ -55,6 +57,7 @@ struct local {
 	uint64_t started_ms;    /* wall clock of its last start */
 	uint64_t start_ms;      /* boot clock of the same, 0: before this process */
 	unsigned starts;        /* counts them */
+	bool whole_checked;     /* its closure was looked at since it crashed */
 	struct watch *watch;    /* of its process */
 	struct ready *ready;    /* of its console */
 	uint64_t kept;          /* a sum of the generations whose roots were looked at; 0: never */
@@ -98,6 +101,16 @@ struct node_executor {
 
 #define JOB_STEPS 8 /* of one action */
 
+/* A look at what a START would run. */
+struct image {
+	bool checking;
+	bool whole;    /* its closure too */
+	bool repaired; /* it was tried; `words` is what that said */
+	const char *reason;
+	char *words;
+	void (*then)(struct job *job);
+};
+
 struct job {
 	struct node_executor *e;
 	struct local *local; /* NULL: about several VMs */
@@ -124,6 +137,8 @@ struct job {
 	struct sight sight;
 	struct command found; /* kind 0: nothing */
 	char *base_url;
+	struct image image;
+	char *repaired; /* what was, NULL: nothing */
 	TAILQ_ENTRY(job) entry;
 };
 
@@ -203,6 +218,11 @@ enum vmm_kind host_hypervisor(const char *dir);
 void usage_start(struct node_executor *e);
 void usage_close(struct node_executor *e);
 void usage_forget(struct local *local);
+/* executor_image.c */
+/* Goes on with `then` when what a START would run is there and unaltered; else the job ends. */
+void image_check(struct job *job, void (*then)(struct job *job));
+/* executor_build.c: the wrapper flake, as it is to be built */
+int build_render(struct job *job);
 
 /* the actions */
 void resolve_begin(struct job *job);

@@ -45,6 +45,8 @@ void job_free(struct job *job)
 	sight_done(&job->sight);
 	vm_unref(job->vm);
 	free(job->base_url);
+	free(job->image.words);
+	free(job->repaired);
 	free(job->tmp);
 	free(job);
 }

@@ -136,13 +136,18 @@ static void start_intended(struct job *job)
 	job->e->supervisor->start(job);
 }
 
-void start_begin(struct job *job)
+static void image_checked(struct job *job)
 {
 	job_step(job, JOURNAL_MARK, NULL);
 	job_step(job, JOURNAL_BOOTED, job->vm->resolved.out_path);
 	job_step(job, JOURNAL_CONSOLE, NULL);
 	job_step(job, JOURNAL_START, job->vm->resolved.out_path);
 	job_intend(job, start_intended);
+}
+
+void start_begin(struct job *job)
+{
+	image_check(job, image_checked);
 }
 
 static void work_button(uv_work_t *work)

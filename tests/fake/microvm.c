@@ -78,6 +78,16 @@ static int create(const char *name, const char *flake)
 	return 0;
 }
 
+/* What Nix did not know is known again once it is built. */
+static void forget_invalid(void)
+{
+	char file[PATH_MAX], wrong[16];
+
+	(void)snprintf(file, sizeof(file), "%s/.fake/verify", fake_state_dir());
+	if (fake_read(file, wrong, sizeof(wrong)) && strncmp(wrong, "invalid", 7) == 0)
+		(void)unlink(file);
+}
+
 static int update(const char *name)
 {
 	char dir[FAKE_DIR];
@@ -86,6 +96,7 @@ static int update(const char *name)
 	if (access(dir, F_OK) < 0)
 		return 1;
 	link_runner(dir);
+	forget_invalid();
 	return 0;
 }
 

@@ -675,6 +675,26 @@ static void tells_what_runs(void **state)
 	desk_done(&d);
 }
 
+/* What was repaired on the way to a start is told before anything else. */
+static void tells_a_repair(void **state)
+{
+	struct desk d;
+
+	(void)state;
+	desk_init(&d);
+	d.desired.phase = VM_SCHEDULED;
+	d.desired.pid = 0;
+	d.desired.epoch = 2;
+	d.seen.process = PROCESS_NONE;
+	step(&d, (struct executor_event){
+			 .kind = EXECUTOR_DESIRED, .desired = &d.desired, .seen = &d.seen});
+	assert_int_equal(d.actions.items[0].kind, EXECUTOR_START);
+	step(&d, (struct executor_event){.kind = EXECUTOR_REPORTED, .revision = d.revision});
+	step(&d, (struct executor_event){.kind = EXECUTOR_DONE, .repaired = "image-corrupt: /old"});
+	assert_string_equal(expect_report(&d, VM_REPORT_REPAIRED)->message, "image-corrupt: /old");
+	desk_done(&d);
+}
+
 static void bodies(void **state)
 {
 	static const char *const bad[] = {
@@ -721,6 +741,7 @@ int main(void)
 		cmocka_unit_test(a_build_that_fails),
 		cmocka_unit_test(gives_way),
 		cmocka_unit_test(tells_what_runs),
+		cmocka_unit_test(tells_a_repair),
 		cmocka_unit_test(bodies),
 	};
 

@@ -1,0 +1,113 @@
+#!/usr/bin/env bats
+# Images that are damaged on the disk, for real: the toy guest's runner in the machine's Nix store is altered, removed
+# and collected. Its flake is of this test alone, so nothing else uses these store paths.
+
+bats_require_minimum_version 1.5.0
+
+setup_file() {
+	export work build
+	build=$(realpath "${BLIX_BUILD:-$BATS_TEST_DIRNAME/../../build/debug}")
+	work=$(mktemp -d /tmp/blix.XXXXXX)
+	export roots=/nix/var/nix/gcroots/${work##*/}
+	export BLIX_ENDPOINT=$work/s/blix.sock BLIX_TIMEOUT=2m
+	"$BATS_TEST_DIRNAME/../../examples/debian/stage" "$work/guest"
+	sed -i "s/blix.mute=1\" else \"\"/blix.mute=1\" else \" blix.of=${work##*.}\"/" "$work/guest/flake.nix"
+	rm "$work/guest/vmlinuz" "$work/guest/initrd" # small: this is about the toy
+	touch "$work/guest/vmlinuz" "$work/guest/initrd"
+	jq -n --arg roots "$roots" \
+		'{gcrootsDir: $roots, retryMs: 100, nix: {extraConfig: "sandbox = false\nsubstituters ="}}' >"$work/blix.json"
+	"$build/bin/blixd" --dev --state-dir "$work/s" --config "$work/blix.json" --name host \
+		</dev/null >>"$work/log" 2>&1 3>&- &
+	echo $! >"$work/pid"
+	await blix vm list
+	blix vm create web --flake "$work/guest#toy" --ready 'console:READY toy'
+	field .status.runner >"$work/runner"
+}
+
+teardown_file() {
+	local pid
+	kill -9 "$(cat "$work/pid")" 2>/dev/null || :
+	for pid in $(jq -r '.shimPid, .pid' "$work"/s/run/vms/*/status.json 2>/dev/null); do
+		kill -9 "$pid" 2>/dev/null || :
+	done
+	[ ! -e "$work/kernel" ] || cp "$work/toy.elf" "$(cat "$work/kernel")/toy.elf" # the store is whole again
+	rm -rf "$work" "$roots"
+}
+
+setup() {
+	runner=$(cat "$work/runner")
+	[[ $runner == /nix/store/*-microvm-qemu-* ]]
+	blix vm stop web --force
+}
+
+await() { # COMMAND...: until it succeeds
+	local until=$((SECONDS + 60))
+	until "$@" >/dev/null 2>&1; do
+		if [ "$SECONDS" -ge "$until" ]; then
+			cat "$work/log" >&2
+			echo "never true: $*" >&2
+			return 1
+		fi
+		read -r -t 0.05 <> <(:) || :
+	done
+}
+
+field() { # JQ
+	blix vm show web -o json | jq -r "$1"
+}
+
+is_failed() {
+	[ "$(field .status.phase)" = Failed ]
+}
+
+last_repair() {
+	blix vm events web -o json | jq -r '[.items[] | select(.reason == "vm-image-repaired")][-1].message'
+}
+
+whole() {
+	nix-store --verify-path "$runner"
+}
+
+@test "an altered runner is repaired, and the altered one never runs" {
+	chmod -R u+w "$runner"
+	printf '#!/bin/sh\necho altered\n' >"$runner/bin/microvm-run"
+	run ! whole
+	blix vm start web
+	[ "$(last_repair)" = "image-corrupt: $runner" ]
+	whole
+	run ! grep -q altered <(blix vm logs web)
+	[ "$(field .status.restarts)" = 0 ]
+}
+
+@test "a runner that was removed is made again" {
+	chmod -R u+w "$runner"
+	rm -rf "$runner"
+	[ -L "$work/s/microvms/web/current" ]
+	blix vm start web
+	[ "$(last_repair)" = "image-missing: $runner" ]
+	whole
+}
+
+@test "a runner that was collected is built again from its lock" {
+	mkdir "$work/aside"
+	mv "$roots"/* "$work/aside/"
+	rm "$work/s/microvms/web/current" "$work/s/microvms/web/booted"
+	nix-store --delete "$runner"
+	[ ! -e "$runner" ]
+	ln -s "$runner" "$work/s/microvms/web/current"
+	blix vm start web
+	[ "$(last_repair)" = "image-missing: $runner" ]
+	whole
+	mv "$work/aside"/* "$roots/"
+}
+
+@test "an altered kernel is found by the crash that it makes, and said" {
+	kernel=$(nix-store --query --requisites "$runner" | grep -- '-source$')
+	echo "$kernel" >"$work/kernel"
+	cp "$kernel/toy.elf" "$work/toy.elf"
+	chmod -R u+w "$kernel"
+	echo "no kernel" >"$kernel/toy.elf"
+	run blix vm start web --no-wait
+	await is_failed
+	[ "$(field '[.status.reason, .status.class] | @csv')" = '"image-corrupt","image"' ]
+}
