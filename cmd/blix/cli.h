@@ -35,6 +35,7 @@
 	  "bring the old system back when the new one does not become ready")                      \
 	X(DEADLINE, "deadline", 0, "D", "time the new system gets to become ready (default 2m)")   \
 	X(FORCE, "force", 0, NULL, "do not ask the guest: end it at once")                         \
+	X(VOLUMES, "volumes", 0, NULL, "delete their volume images too: that data is gone then")   \
 	X(YES, "yes", 'y', NULL, "delete what --all or a selector names without asking")           \
 	X(SELECTOR, "selector", 'l', "K=V,...", "the VMs that have these labels")                  \
 	X(ALL, "all", 0, NULL, "every VM of the cluster")                                          \

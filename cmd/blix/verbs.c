@@ -39,8 +39,9 @@ const struct verb verbs[] = {
          PATIENCE_WAIT, vm_restart_run},
 	{"vm", "delete", "rm", "stop and delete VMs, and wait until they are gone", "NAME...",
          "blix vm delete web",
-         WITH(GRACE) | WITH(FORCE) | WITH_CHOICE | WITH(YES) | WITH(NO_WAIT) | WITH_COMMON, 0, MANY,
-         OPERAND_VM, PATIENCE_WAIT, vm_delete_run},
+         WITH(GRACE) | WITH(FORCE) | WITH(VOLUMES) | WITH_CHOICE | WITH(YES) | WITH(NO_WAIT) |
+                 WITH_COMMON,
+         0, MANY, OPERAND_VM, PATIENCE_WAIT, vm_delete_run},
 	{"vm", "update", NULL, "lock and build VMs anew and boot that, where there is news",
          "NAME... [--flake REF[#ATTR]]", "blix vm update web --auto-rollback",
          WITH(FLAKE) | WITH(UPDATE_RESTART) | WITH(AUTO_ROLLBACK) | WITH(DEADLINE) | WITH(GRACE) |

@@ -49,6 +49,7 @@ static void put_delete(struct buf *out, const struct command *c)
 	put_string(out, c->vm_delete.name);
 	put_u64(out, c->vm_delete.if_version);
 	put_u32(out, c->vm_delete.grace_ms);
+	put_u8(out, c->vm_delete.volumes);
 }
 
 static void get_delete(struct codec *in, struct command *c)
@@ -56,6 +57,7 @@ static void get_delete(struct codec *in, struct command *c)
 	get_name(in, c->vm_delete.name, sizeof(c->vm_delete.name));
 	c->vm_delete.if_version = get_u64(in);
 	c->vm_delete.grace_ms = get_u32(in);
+	c->vm_delete.volumes = get_bool(in);
 }
 
 static void put_update(struct buf *out, const struct command *c)

@@ -89,6 +89,7 @@ struct command {
 			char name[LIMIT_NAME + 1];
 			uint64_t if_version;
 			uint32_t grace_ms;
+			bool volumes; /* its volume images too */
 		} vm_delete;
 		struct {
 			char name[LIMIT_NAME + 1];

@@ -191,6 +191,7 @@ static void put_status(struct buf *out, const struct vm *vm)
 	put_u8(out, vm->ready);
 	put_u8(out, vm->restart);
 	put_u8(out, vm->ending);
+	put_u8(out, vm->drop_volumes);
 	put_u32(out, vm->grace_ms);
 	put_u32(out, vm->code);
 	put_text(out, vm->reason, LIMIT_NAME);
@@ -217,6 +218,7 @@ static void get_status(struct codec *in, struct vm *vm)
 	vm->ready = get_bool(in);
 	vm->restart = get_bool(in);
 	vm->ending = get_bool(in);
+	vm->drop_volumes = get_bool(in);
 	vm->grace_ms = get_u32(in);
 	vm->code = (enum blix_code)get_enum(in, BLIX_CODE_COUNT);
 	get_string_into(in, &vm->reason, LIMIT_NAME);

@@ -197,6 +197,7 @@ static void apply_delete(struct state *s, const struct command *c, struct comman
 	s->revision++;
 	vm = state_edit(s, found);
 	vm->grace_ms = c->vm_delete.grace_ms;
+	vm->drop_volumes = c->vm_delete.volumes; /* the last word counts */
 	vm->ready = false;
 	if (vm->phase != VM_DELETING) {
 		begin_operation(s, vm, "delete");

@@ -133,6 +133,7 @@ struct vm {
 	bool ready;
 	bool restart;        /* Stopping, to be started again */
 	bool ending;         /* Deleting, and was committed when that began */
+	bool drop_volumes;   /* Deleting: its volume images go too */
 	uint32_t grace_ms;   /* of the stop in progress; 0: force */
 	enum blix_code code; /* why it is not as it should be; BLIX_OK: all is well */
 	char *reason;

@@ -247,7 +247,7 @@ const struct http_route api_routes[] = {
 	{"GET", "/v1/vms/{name}", vm_show_handle, "One VM; waits for it to change", POLL_QUERY, 0,
          0, NULL, "VM"},
 	{"DELETE", "/v1/vms/{name}", vm_delete_handle, "Stop it, remove what it left, forget it",
-         "graceMs=u64 ifVersion=u64", API_MUTATION, 0, NULL, "VM"},
+         "graceMs=u64 volumes=bool ifVersion=u64", API_MUTATION, 0, NULL, "VM"},
 	{"POST", "/v1/vms/{name}/start", vm_start_handle, "Start it", "ifVersion=u64", API_MUTATION,
          LIMIT_BODY, "Power", "VM"},
 	{"POST", "/v1/vms/{name}/stop", vm_stop_handle, "Stop it", "ifVersion=u64", API_MUTATION,

@@ -249,6 +249,7 @@ void vm_delete_handle(struct http_request *request, void *data)
 {
 	struct daemon *d = data;
 	const char *name = api_path_name(request);
+	const char *volumes = http_query(request, "volumes");
 	uint64_t grace = GRACE_MS_DEFAULT;
 	struct command command;
 	struct blix_error err;
@@ -265,6 +266,7 @@ void vm_delete_handle(struct http_request *request, void *data)
 		return;
 	}
 	command.vm_delete.grace_ms = (uint32_t)grace;
+	command.vm_delete.volumes = volumes != NULL && strcmp(volumes, "true") == 0;
 	api_propose(d, request, &command, name, 200);
 }
 

@@ -94,7 +94,7 @@ static int remove_all(const struct job *job, struct blix_error *err)
 	/* The roots bear a name, not an owner: a foreign VM's are left alone with its directory. */
 	if (owner == DIRECTORY_FOREIGN)
 		return file_remove_tree(own, err);
-	if (owner == DIRECTORY_OURS)
+	if (owner == DIRECTORY_OURS && !job->vm->drop_volumes)
 		rc = keep_images(job, dir, err);
 	if (rc == 0)
 		job_did(job, JOURNAL_IMAGES);

@@ -123,3 +123,20 @@ another_boot() {
 	[ "$(field web .status.pid)" = "$before" ]
 	on 1 vm delete --all --yes --force
 }
+
+@test "delete keeps volume images in orphans, and with --volumes nothing at all" {
+	cluster_up 1
+	local uid
+	on 1 vm create web --flake "${BASE/-source/-volume}#demo"
+	echo precious >"$T/n1/microvms/web/data.img"
+	uid=$(field web .metadata.uid)
+	[ "$(field web .status.pinned)" = true ]
+	on 1 vm delete web
+	[ "$(cat "$T/n1/state/orphans/web-$uid/data.img")" = precious ]
+	rm -r "$T/n1/state/orphans"
+	on 1 vm create web --flake "${BASE/-source/-volume}#demo"
+	echo scratch >"$T/n1/microvms/web/data.img"
+	on 1 vm delete web --volumes
+	[ ! -e "$T/n1/microvms/web" ]
+	[ ! -e "$T/n1/state/orphans" ]
+}
