@@ -237,6 +237,7 @@ int vm_restart_run(struct cli *cli);
 int vm_delete_run(struct cli *cli);
 int vm_logs_run(struct cli *cli);
 int vm_metrics_run(struct cli *cli);
+int vm_console_run(struct cli *cli);
 int vm_events_run(struct cli *cli);
 int vm_why_run(struct cli *cli);
 int wait_run(struct cli *cli);

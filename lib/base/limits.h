@@ -39,6 +39,8 @@
 #define LIMIT_HTTP_PIECE   (256u << 10) /* bytes of one piece of a streamed answer */
 #define LIMIT_WIRE_QUEUE   (1u << 20)   /* bytes that wait for the reader of a stream: 4 windows */
 #define LIMIT_WIRE_LINGER  10000u       /* ms for the last bytes of a stream that has ended */
+#define LIMIT_STREAMS      256          /* of one daemon at once: each may hold two such queues */
+#define LIMIT_STREAM_BODY  (64u << 10)  /* what a stream is asked for */
 #define LIMIT_FETCHES      4096u        /* requests of one daemon under way to others */
 #define LIMIT_JSON_DEPTH   32
 #define LIMIT_JSON_NODES   10000u       /* of a request; answers may be larger */

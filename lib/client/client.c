@@ -11,6 +11,7 @@
 #include "base/alloc.h"
 #include "base/limits.h"
 #include "base/parse.h"
+#include "client/client_internal.h"
 #include "core/object_json.h"
 #include "sys/clock.h"
 
@@ -201,6 +202,21 @@ uint64_t client_request(const struct client *client)
 	return client->request;
 }
 
+size_t client_endpoints(const struct client *client)
+{
+	return client->n_endpoints;
+}
+
+const char *client_endpoint(const struct client *client)
+{
+	return client->endpoints[client->current];
+}
+
+void client_next_endpoint(struct client *client)
+{
+	client->current = (client->current + 1) % client->n_endpoints;
+}
+
 static struct curl_slist *headers_add(struct curl_slist *headers, const char *line)
 {
 	struct curl_slist *grown = curl_slist_append(headers, line);
@@ -235,6 +251,33 @@ static long transfer_ms(const struct client *client)
 	return (long)left;
 }
 
+int client_connect_error(const char *path, int sys, struct blix_error *err)
+{
+	if (sys == EACCES || sys == EPERM) {
+		(void)blix_fail(err, BLIX_E_DENIED, "connect %s: permission denied", path);
+		blix_hint(err, "members of group blix may use it");
+		return -(int)BLIX_E_DENIED;
+	}
+	(void)blix_fail(err, BLIX_E_UNAVAILABLE, "no daemon answers at %s", path);
+	blix_hint(err, "is blixd running?");
+	return -(int)BLIX_E_UNAVAILABLE;
+}
+
+static int interrupted(struct blix_error *err)
+{
+	(void)blix_fail(err, BLIX_E_TIMEOUT, "interrupted");
+	blix_reason(err, "interrupted");
+	return -(int)BLIX_E_TIMEOUT;
+}
+
+bool client_interrupted(const struct client *client, struct blix_error *err)
+{
+	if (client->tick == NULL || !client->tick(client->context))
+		return false;
+	(void)interrupted(err);
+	return true;
+}
+
 static int curl_error(const struct client *client, CURLcode rc, bool *ret_connected,
                       struct blix_error *err)
 {
@@ -245,20 +288,11 @@ static int curl_error(const struct client *client, CURLcode rc, bool *ret_connec
 	switch ((int)rc) {
 	case CURLE_COULDNT_CONNECT:
 		(void)curl_easy_getinfo(client->curl, CURLINFO_OS_ERRNO, &sys);
-		if (sys == EACCES || sys == EPERM) {
-			(void)blix_fail(err, BLIX_E_DENIED, "connect %s: permission denied", path);
-			blix_hint(err, "members of group blix may use it");
-			return -(int)BLIX_E_DENIED;
-		}
-		(void)blix_fail(err, BLIX_E_UNAVAILABLE, "no daemon answers at %s", path);
-		blix_hint(err, "is blixd running?");
-		return -(int)BLIX_E_UNAVAILABLE;
+		return client_connect_error(path, (int)sys, err);
 	case CURLE_OPERATION_TIMEDOUT:
 		return blix_fail(err, BLIX_E_TIMEOUT, "%s did not answer in time", path);
 	case CURLE_ABORTED_BY_CALLBACK:
-		(void)blix_fail(err, BLIX_E_TIMEOUT, "interrupted");
-		blix_reason(err, "interrupted");
-		return -(int)BLIX_E_TIMEOUT;
+		return interrupted(err);
 	case CURLE_WRITE_ERROR:
 		return blix_fail(err, BLIX_E_TOOBIG, "the answer is larger than %u MiB",
 		                 (unsigned)(LIMIT_ANSWER >> 20));
@@ -368,11 +402,8 @@ static int exchange_run(struct client *client, struct exchange *exchange, struct
 			return rc;
 		if (clock_boot_ms() + backoff_ms >= until)
 			return rc;
-		if (wait_backoff(client, backoff_ms)) {
-			(void)blix_fail(err, BLIX_E_TIMEOUT, "interrupted");
-			blix_reason(err, "interrupted");
-			return -(int)BLIX_E_TIMEOUT;
-		}
+		if (wait_backoff(client, backoff_ms))
+			return interrupted(err);
 		backoff_ms = backoff_ms * 2 < BACKOFF_MS_MAX ? backoff_ms * 2 : BACKOFF_MS_MAX;
 	}
 }

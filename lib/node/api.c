@@ -8,6 +8,7 @@
 #include "core/object_json.h"
 #include "core/place.h"
 #include "http/openapi.h"
+#include "node/stream.h"
 
 #include <grp.h>
 #include <inttypes.h>
@@ -266,6 +267,8 @@ const struct http_route api_routes[] = {
          NULL, "Usage"},
 	{"GET", "/v1/vms/{name}/logs", vm_logs_handle, "Its console; waits for more",
          "offset=u64 wait=duration here=bool", 0, 0, NULL, NULL},
+	{"POST", "/v1/vms/{name}/console", vm_console_handle, "A terminal at its console: a stream",
+         "here=bool", 0, LIMIT_STREAM_BODY, "Terminal", NULL},
 	{"GET", "/v1/events", event_list_handle, "What happened; waits for more",
          "name=name revision=u64 wait=duration", 0, 0, NULL, "EventList"},
 	{"GET", "/v1/nodes", node_list_handle, "List nodes", NULL, 0, 0, NULL, "NodeList"},
@@ -298,6 +301,8 @@ static const char schemas[] =
 	"\"Rollback\":{\"type\":\"object\",\"properties\":{\"generation\":{\"type\":\"integer\"},"
 	"\"restart\":{\"type\":\"string\"},\"graceMs\":{\"type\":\"integer\"}}},"
 	"\"GenerationList\":{\"type\":\"object\"},"
+	"\"Terminal\":{\"type\":\"object\",\"properties\":{\"rows\":{\"type\":\"integer\"},"
+	"\"columns\":{\"type\":\"integer\"}}},"
 	"\"VMList\":{\"type\":\"object\",\"properties\":{\"revision\":{\"type\":\"integer\"},"
 	"\"stale\":{\"type\":\"boolean\"},\"stalenessMs\":{\"type\":\"integer\"},"
 	"\"items\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/components/schemas/VM\"}}}},"

@@ -1,6 +1,7 @@
 /* Composition and life of one blixd: see daemon.h. The replicated state machine's callbacks are
  * here, since they are where the log meets everything else. */
 #include "node/daemon_internal.h"
+#include "node/stream.h"
 
 #include "base/alloc.h"
 #include "sys/clock.h"
@@ -338,6 +339,7 @@ static void close_http(void *data)
 
 	d->executor = NULL;
 	daemon_drop_waits(d);
+	streams_close(d);
 	if (d->http != NULL)
 		http_server_close(d->http, close_fetch, d);
 	else

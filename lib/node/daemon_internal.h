@@ -13,7 +13,8 @@
 #include "raft/consensus.h"
 
 struct round;
-struct wait; /* wait.c: a request that waits for the state */
+struct stream_link; /* stream.h */
+struct wait;        /* wait.c: a request that waits for the state */
 
 struct daemon {
 	uv_loop_t *loop;
@@ -45,6 +46,9 @@ struct daemon {
 	uv_check_t turn;       /* after the turn's I/O: what changed is told once */
 	bool changed;
 	uv_timer_t tick;
+
+	struct stream_link *streams;
+	unsigned n_streams;
 
 	bool closing;
 	unsigned open_handles;

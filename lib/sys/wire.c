@@ -13,8 +13,6 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#define WIRE_READ (64u << 10)
-
 struct wire {
 	uv_pipe_t pipe;
 	uv_timer_t linger;

@@ -13,6 +13,8 @@
 #include <stddef.h>
 #include <uv.h>
 
+#define WIRE_READ (64u << 10) /* the most that read() gets at once */
+
 struct wire;
 
 /* Any call on the wire is allowed in each, wire_close() too; none comes after wire_close(). */

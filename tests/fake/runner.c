@@ -1,6 +1,7 @@
 /* A runner without a hypervisor: says "fake: ready" and sleeps until SIGTERM, which it takes for a
  * clean end. Modes: exit0 and exit1 (ends at once), "end CODE WORDS" (says so and ends with CODE;
- * 137: by SIGKILL), stubborn (only SIGKILL ends it), silent (is never ready). */
+ * 137: by SIGKILL), stubborn (only SIGKILL ends it), silent (is never ready), shell
+ * (is /bin/sh at its console). */
 #include "fake.h"
 
 #include <signal.h>
@@ -52,6 +53,11 @@ int main(void)
 	}
 	if (strncmp(mode, "end ", 4) == 0)
 		return end(mode + 4);
+	if (strcmp(mode, "shell") == 0) {
+		(void)setenv("PATH", "/usr/bin:/bin", 1);
+		(void)execl("/bin/sh", "sh", "-c", "stty sane; exec sh", (char *)NULL);
+		return 127;
+	}
 	(void)sigemptyset(&set);
 	(void)sigaddset(&set, SIGTERM);
 	(void)sigprocmask(SIG_BLOCK, &set, NULL);

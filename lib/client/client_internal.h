@@ -1,0 +1,16 @@
+/* Between client.c and stream.c only. */
+#ifndef BLIX_CLIENT_CLIENT_INTERNAL_H
+#define BLIX_CLIENT_CLIENT_INTERNAL_H
+
+#include "client/client.h"
+
+size_t client_endpoints(const struct client *client);
+/* The socket's path in use, and the turn to the next one. */
+const char *client_endpoint(const struct client *client);
+void client_next_endpoint(struct client *client);
+/* The words for a connect() that failed. */
+int client_connect_error(const char *path, int sys, struct blix_error *err);
+/* Calls the tick; true fills err: the call is to end. */
+bool client_interrupted(const struct client *client, struct blix_error *err);
+
+#endif
