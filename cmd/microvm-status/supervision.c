@@ -1,7 +1,8 @@
 /* Does the VM run, and who stands by it? Three witnesses are asked in turn, and the first that
  * knows of a live process decides:
  *
- *   1. the shim's run directory: its record names a process, its lock tells whether the shim lives;
+ *   1. the shim's run directory: its record names a process and the control group that it is in,
+ * its lock tells whether the shim lives;
  *   2. systemd's unit microvm@NAME.service;
  *   3. /proc: a hypervisor whose working directory is that of the VM, as `microvm -r` leaves it.
  *
@@ -10,6 +11,7 @@
 
 #include "base/alloc.h"
 #include "base/buf.h"
+#include "sys/cgroup.h"
 #include "sys/clock.h"
 #include "sys/file.h"
 #include "sys/process.h"
@@ -25,6 +27,7 @@ struct record {
 	bool found;
 	bool locked; /* a shim lives */
 	bool live;   /* the process that it names runs */
+	bool strays; /* it has ended, and something that it started has not */
 	uint64_t pid;
 	uint64_t start_time;
 	uint64_t shim_pid;
@@ -32,6 +35,7 @@ struct record {
 	uint64_t started_at;
 	char boot_id[64];
 	char uid[128];
+	char cgroup[512]; /* "" none */
 };
 
 static int read_object(int dirfd, const char *name, cJSON **ret, struct blix_error *err)
@@ -61,7 +65,7 @@ static int record_parse(const cJSON *tree, struct record *r, struct blix_error *
 	               {"shimPid", &r->shim_pid},
 	               {"shimStartTime", &r->shim_start_time},
 	               {"startedAt", &r->started_at}};
-	const char *boot_id = NULL, *uid = NULL;
+	const char *boot_id = NULL, *uid = NULL, *cgroup = NULL;
 	int rc = 0;
 
 	for (size_t i = 0; i < array_size(numbers) && rc == 0; i++)
@@ -70,12 +74,15 @@ static int record_parse(const cJSON *tree, struct record *r, struct blix_error *
 		rc = json_get_string(tree, "bootId", &boot_id, err);
 	if (rc == 0)
 		rc = json_get_string(tree, "uid", &uid, err);
+	if (rc == 0)
+		rc = json_get_string(tree, "cgroup", &cgroup, err);
 	if (rc < 0)
 		return rc;
 	if (boot_id == NULL || r->pid == 0 || r->pid > INT32_MAX || r->shim_pid > INT32_MAX)
 		return blix_fail(err, BLIX_E_INVALID, "no process is named");
 	(void)snprintf(r->boot_id, sizeof(r->boot_id), "%s", boot_id);
 	(void)snprintf(r->uid, sizeof(r->uid), "%s", uid != NULL ? uid : "");
+	(void)snprintf(r->cgroup, sizeof(r->cgroup), "%s", cgroup != NULL ? cgroup : "");
 	r->found = true;
 	return 0;
 }
@@ -102,7 +109,21 @@ static void record_read(struct item *item, int run, struct record *r)
 	if (rc < 0 && rc != -BLIX_E_NOTFOUND)
 		item_error(item, "status.json: %s", err.text);
 	r->live = r->found && process_is((pid_t)r->pid, r->start_time, r->boot_id);
+	r->strays = r->found && !r->live && r->cgroup[0] != '\0' &&
+	            strcmp(r->boot_id, clock_boot_id()) == 0 && cgroup_populated(r->cgroup);
 	r->locked = locked && lock_is_held(run);
+}
+
+/* The lock, the start time and the group must agree, or it is not the process that was started. */
+static bool is_identified(struct item *item, const struct record *r)
+{
+	bool grouped = r->cgroup[0] == '\0' || cgroup_holds(r->cgroup, (pid_t)r->pid);
+
+	if (!r->locked)
+		item_error(item, "process %" PRIu64 " outlived its shim", r->pid);
+	if (!grouped)
+		item_error(item, "process %" PRIu64 " is not in %s", r->pid, r->cgroup);
+	return r->locked && grouped;
 }
 
 static void add_process(struct item *item, const struct record *r)
@@ -116,6 +137,8 @@ static void add_process(struct item *item, const struct record *r)
 		json_add_u64(process, "shimPid", r->shim_pid);
 		json_add_u64(process, "shimStartTime", r->shim_start_time);
 	}
+	if (r->cgroup[0] != '\0')
+		json_add_text(process, "cgroup", r->cgroup);
 	json_add_time(process, "startedAt", r->started_at);
 	json_add(item->json, "process", process);
 }
@@ -183,14 +206,18 @@ static bool look_at_shim(struct item *item, enum vm_state *ret)
 	if (!mine && (r.live || r.locked))
 		item_error(item, "the process belongs to another VM of this name, uid %s", r.uid);
 	if (r.live) {
-		*ret = r.locked ? VM_RUNNING : VM_UNKNOWN;
-		if (!r.locked)
-			item_error(item, "process %" PRIu64 " outlived its shim", r.pid);
+		*ret = is_identified(item, &r) ? VM_RUNNING : VM_UNKNOWN;
 		add_supervision(item, r.locked ? "shim" : "none");
 		add_process(item, &r);
 		return true;
 	}
 	ended = mine && add_exit(item, run);
+	if (r.strays && !r.locked) {
+		item_error(item, "processes that it started are left in %s", r.cgroup);
+		*ret = VM_UNKNOWN;
+		add_supervision(item, "none");
+		return true;
+	}
 	if (!r.locked)
 		return false;
 	*ret = ended ? VM_STOPPED : VM_UNKNOWN; /* unknown: just starting, or just ending */

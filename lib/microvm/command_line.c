@@ -116,6 +116,10 @@ void microvm_argv_start(const struct microvm_host *host, const char *name, uint6
 	argv_pushf(argv, "%ju", (uintmax_t)uid);
 	argv_push(argv, "--epoch");
 	argv_pushf(argv, "%ju", (uintmax_t)epoch);
+	if (host->cgroups != NULL) {
+		argv_push(argv, "--cgroup");
+		argv_pushf(argv, "%s-%ju-%ju", host->cgroups, (uintmax_t)uid, (uintmax_t)epoch);
+	}
 	argv_push(argv, "--chdir");
 	argv_pushf(argv, "%s/%s", host->microvms_dir, name);
 	argv_push(argv, "--");

@@ -7,6 +7,7 @@
 #include "node/executor_internal.h"
 
 #include "base/alloc.h"
+#include "sys/cgroup.h"
 #include "sys/clock.h"
 #include "sys/file.h"
 #include "sys/log.h"
@@ -251,6 +252,15 @@ static void timer_set(struct node_executor *e)
 		                     0);
 }
 
+/* Two daemons of one host, even of one cluster, have run directories of their own. */
+static char *groups_prefix(const struct node_executor *e)
+{
+	cleanup(freep) char *who = xasprintf("%s %s", e->config.cluster, e->config.config->run_dir);
+
+	return xasprintf("%s/blix/vm-%08x", cgroup_root(),
+	                 (unsigned)(journal_digest(who, strlen(who)) & UINT32_MAX));
+}
+
 static void host_fill(struct node_executor *e)
 {
 	const struct config *config = e->config.config;
@@ -259,6 +269,8 @@ static void host_fill(struct node_executor *e)
 	e->shim = xasprintf("%s/blix-shim", config->libexec_dir);
 	e->home = xasprintf("%s/home", config->state_dir);
 	e->tmp = xasprintf("%s/tmp", config->state_dir);
+	if (cgroup_root() != NULL)
+		e->cgroups = groups_prefix(e);
 	e->host = (struct microvm_host){.microvm = config->microvm,
 	                                .status = e->status,
 	                                .shim = e->shim,
@@ -269,6 +281,7 @@ static void host_fill(struct node_executor *e)
 	                                .gcroots_dir = config->gcroots_dir,
 	                                .run_dir = config->run_dir,
 	                                .state_dir = config->state_dir,
+	                                .cgroups = e->cgroups,
 	                                .single_user = microvm_single_user()};
 }
 
@@ -305,6 +318,7 @@ static void executor_free(struct node_executor *e)
 	free(e->shim);
 	free(e->home);
 	free(e->tmp);
+	free(e->cgroups);
 	free(e);
 }
 

@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -34,6 +35,13 @@ char *host_own_dir(const struct node_executor *e, const char *name)
 char *host_run_dir(const struct node_executor *e, const char *name)
 {
 	return xasprintf("%s/vms/%s", e->host.run_dir, name);
+}
+
+char *host_cgroup(const struct node_executor *e, const struct vm *vm)
+{
+	if (e->cgroups == NULL)
+		return NULL;
+	return xasprintf("%s-%" PRIu64 "-%" PRIu64, e->cgroups, vm->uid, vm->epoch);
 }
 
 char *host_gcroot(const struct node_executor *e, const char *prefix, const char *name)

@@ -72,6 +72,7 @@ struct node_executor {
 	struct microvm_host host;
 	const struct supervisor *supervisor;
 	char *status, *shim, *home, *tmp; /* paths */
+	char *cgroups; /* how the control groups of VMs begin, NULL: no cgroup v2 here */
 	struct executor machine;
 	struct executor_actions actions;
 	uv_idle_t idle;
@@ -197,6 +198,8 @@ void steps_forget(const struct node_executor *e);
 char *host_dir(const struct node_executor *e, const char *name);     /* upstream's directory */
 char *host_own_dir(const struct node_executor *e, const char *name); /* state_dir/vms/NAME */
 char *host_run_dir(const struct node_executor *e, const char *name);
+/* The control group of this VM in this epoch; NULL: no cgroup v2 here. */
+char *host_cgroup(const struct node_executor *e, const struct vm *vm);
 char *host_gcroot(const struct node_executor *e, const char *prefix, const char *name);
 /* Whose is the directory? A claim without a marker is what a crash leaves: it is healed. */
 enum executor_directory host_owner(const struct node_executor *e, const struct vm *vm,

@@ -24,7 +24,13 @@ teardown() {
 	for pid in "${started[@]}" $(jq -r '.shimPid, .pid' "$T"/run/*/status.json 2>/dev/null); do
 		kill -9 "$pid" 2>/dev/null || true
 	done
+	[ -z "${GROUP:-}" ] || until_true remove_group
 	cd / && rm -rf "$T"
+}
+
+remove_group() {
+	[ -d "${GROUP%/*}" ] || return 0
+	find "${GROUP%/*}" -depth -type d -exec rmdir {} + 2>/dev/null
 }
 
 # The list is printed, whatever the exit code; `got FILTER` looks into it.
@@ -187,6 +193,77 @@ recorded() {
 	echo "{\"pid\":$!,\"startTime\":$ticks,\"bootId\":\"$(cat /proc/sys/kernel/random/boot_id)\"}" >run/web/status.json
 	look web
 	[ "$(got '.items[0] | [.state, has("process")] | @csv')" = '"unknown",true' ]
+}
+
+# Names a control group that does not exist yet, in one of the test's own.
+group() {
+	local root=/sys/fs/cgroup
+
+	[ -e $root/cgroup.procs ] || root=$root/unified
+	[ -w $root/cgroup.procs ] || skip "cgroup2: no cgroup v2 that may be written"
+	GROUP=$root/blixtest-$$-$BATS_TEST_NUMBER/vm-17-3
+}
+
+@test "under a shim in a control group: the group is told, and is part of who it is" {
+	group
+	vm web
+	shim web --cgroup "$GROUP" -- sleep 1000
+	look web
+	[ "$(got '.items[0] | [.state, .process.cgroup] | @csv')" = "\"running\",\"$GROUP\"" ]
+	echo "$(recorded web pid)" >"${GROUP%/*}/cgroup.procs"
+	look web
+	[ "$(got '.items[0].state')" = unknown ]
+	[[ "$(got '.items[0].error')" == *"is not in $GROUP"* ]]
+	kill -9 "$(recorded web pid)"
+	until_true ended "$(recorded web shimPid)"
+	look web
+	[ "$(got '.items[0].state')" = stopped ]
+	[ ! -e "$GROUP" ]
+}
+
+@test "what a program left behind without its shim is unknown until it is gone" {
+	group
+	vm web
+	shim web --cgroup "$GROUP" -- sh -c 'setsid sleep 1000 & echo $! >"$0"; exec sleep 1000' "$T/left"
+	until_true [ -s left ]
+	kill -9 "$(recorded web shimPid)" "$(recorded web pid)"
+	until_true ended "$(recorded web pid)"
+	look web
+	[ "$(got '.items[0].state')" = unknown ]
+	[[ "$(got '.items[0].error')" == *"are left in $GROUP"* ]]
+	kill -9 "$(cat left)"
+	until_true ended "$(cat left)"
+	look web
+	[ "$(got '.items[0].state')" = stopped ]
+}
+
+@test "a pid that the kernel gave to somebody else is no process, and no obstacle" {
+	vm web
+	# The processes of a namespace of its own get the numbers that the test wants.
+	cat >inside <<-'EOF'
+		set -eu
+		shim() { blix-shim --run run/web --console console.log "$@"; }
+		shim -- sleep 1000
+		pid=$(jq .pid run/web/status.json)
+		kill -9 "$(jq .shimPid run/web/status.json)" "$pid"
+		while [ -d "/proc/$pid" ]; do sleep 0.02; done
+		stranger=0
+		until [ "$stranger" = "$pid" ]; do
+			echo $((pid - 1)) >/proc/sys/kernel/ns_last_pid
+			sleep 1000 &
+			stranger=$!
+			[ "$stranger" = "$pid" ] || kill -9 $stranger
+		done
+		microvm-status --state-dir state --run-dir run --systemd-dir none web >out
+		shim -- sleep 1001
+		kill -0 "$stranger"
+		echo "$stranger $pid" >same
+		kill -9 "$(jq .pid run/web/status.json)" $stranger
+	EOF
+	run timeout 20 unshare --pid --fork --mount-proc --kill-child bash inside
+	[ "$status" -eq 0 ]
+	[ "$(cut -d' ' -f1 same)" = "$(cut -d' ' -f2 same)" ]
+	[ "$(got '.items[0] | [.state, has("process")] | @csv')" = '"stopped",false' ]
 }
 
 @test "the run directory of an earlier VM of this name is not taken for its own" {

@@ -25,6 +25,7 @@ static const struct microvm_host host = {.microvm = "/l/microvm",
                                          .gcroots_dir = "/g",
                                          .run_dir = "/r",
                                          .state_dir = "/s",
+                                         .cgroups = "/c/vm-x",
                                          .single_user = true};
 
 static void expect_words(struct argv *argv, const char *const *words, size_t n)
@@ -42,9 +43,10 @@ static void command_lines(void **state)
 	                                     "web"};
 	static const char *const update[] = {"/l/microvm", "-u", "web"};
 	static const char *const start[] = {
-		"/l/blix-shim", "--run", "/r/vms/web", "--console", "/s/vms/web/console.log",
-		"--uid",        "7",     "--epoch",    "9",         "--chdir",
-		"/m/web",       "--",    "/l/microvm", "-r",        "web"};
+		"/l/blix-shim", "--run",   "/r/vms/web", "--console", "/s/vms/web/console.log",
+		"--uid",        "7",       "--epoch",    "9",         "--cgroup",
+		"/c/vm-x-7-9",  "--chdir", "/m/web",     "--",        "/l/microvm",
+		"-r",           "web"};
 	static const char *const env[] = {
 		"PATH=/usr/bin:/bin",
 		"HOME=/s/home",

@@ -2,12 +2,14 @@
  * microvm and the guest. The log is a queue that is applied on the loop's next turn. */
 #include "base/alloc.h"
 #include "base/buf.h"
+#include "base/json.h"
 #include "core/executor.h"
 #include "node/executor.h"
 #include "node/journal.h"
 #include "sys/clock.h"
 #include "sys/file.h"
 #include "sys/log.h"
+#include "sys/process.h"
 
 #include <inttypes.h>
 #include <setjmp.h>
@@ -17,6 +19,7 @@
 #include <sys/queue.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -586,6 +589,65 @@ static void restarting_the_daemon(void **state)
 	assert_string_equal(wait_phase(b, "web", VM_STOPPED)->reason, "guest-shutdown");
 }
 
+/* The numbers of the record `web`; the second form writes others. */
+static cJSON *record_read(const struct bench *b)
+{
+	size_t n;
+	cleanup(freep) char *text = read_file(b, "run/vms/web/status.json", &n);
+	cJSON *root = NULL;
+
+	assert_int_equal(json_parse(text, n, &json_limits_answer, &root, NULL), 0);
+	return root;
+}
+
+static void record_write(const struct bench *b, cJSON *root, pid_t pid)
+{
+	cleanup(freep) char *path = xasprintf("%s/run/vms/web/status.json", b->dir);
+	cleanup(freep) char *text = NULL;
+	uint64_t ticks = 0;
+
+	assert_int_equal(process_start_time(pid, &ticks, NULL), 0);
+	cJSON_SetNumberValue(cJSON_GetObjectItem(root, "pid"), (double)pid);
+	cJSON_SetNumberValue(cJSON_GetObjectItem(root, "startTime"), (double)ticks);
+	text = cJSON_PrintUnformatted(root);
+	assert_int_equal(file_put(path, text, strlen(text), 0644, NULL), 0);
+}
+
+/* A record whose pid belongs to somebody else now, as if start times were equal too. */
+static void a_stranger(void **state)
+{
+	struct bench *b = *state;
+	cleanup(json_freep) cJSON *root = NULL;
+	uint64_t shim = 0;
+	pid_t stranger;
+	uint64_t pid;
+
+	create(b, "web", "path:/srv/demo", "");
+	pid = wait_phase(b, "web", VM_RUNNING)->pid;
+	executor_close(b);
+	stranger = fork();
+	if (stranger == 0) {
+		for (;;)
+			(void)pause();
+	}
+	root = record_read(b);
+	assert_int_equal(json_get_u64(root, "shimPid", &shim, NULL), 0);
+	assert_int_equal(kill((pid_t)shim, SIGKILL), 0);
+	assert_int_equal(kill((pid_t)pid, SIGKILL), 0);
+	record_write(b, root, stranger);
+	executor_open(b);
+	power(b, "web", VM_VERB_STOP, 0);
+	assert_string_equal(wait_phase(b, "web", VM_UNKNOWN)->reason, "process-unknown");
+	executor_close(b);
+	executor_open(b);
+	for (unsigned i = 0; i < 200; i++) /* whatever it still does about it */
+		(void)uv_run(&b->loop, UV_RUN_NOWAIT);
+	assert_int_equal(waitpid(stranger, NULL, WNOHANG), 0);
+	assert_int_equal(kill(stranger, SIGKILL), 0);
+	assert_int_equal(waitpid(stranger, NULL, 0), stranger);
+	assert_int_not_equal(wait_phase(b, "web", VM_RUNNING)->pid, stranger);
+}
+
 static void crashing_runners(void **state)
 {
 	struct bench *b = *state;
@@ -793,10 +855,19 @@ static void steps_that_are_told(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(life),          TEST(command_words),         TEST(data_is_kept),
-		TEST(failures),      TEST(a_hanging_build),       TEST(foreign_directories),
-		TEST(a_lost_marker), TEST(restarting_the_daemon), TEST(crashing_runners),
-		TEST(a_full_disk),   TEST(an_unknown_step),       TEST(steps_that_are_told),
+		TEST(life),
+		TEST(command_words),
+		TEST(data_is_kept),
+		TEST(failures),
+		TEST(a_hanging_build),
+		TEST(foreign_directories),
+		TEST(a_lost_marker),
+		TEST(restarting_the_daemon),
+		TEST(a_stranger),
+		TEST(crashing_runners),
+		TEST(a_full_disk),
+		TEST(an_unknown_step),
+		TEST(steps_that_are_told),
 		TEST(a_hundred),
 	};
 
