@@ -46,6 +46,7 @@
 	X(FOLLOW, "follow", 'f', NULL, "go on as more comes")                                      \
 	X(TAIL, "tail", 0, "N", "only the last N lines")                                           \
 	X(FOR, "for", 0, "CONDITION", "running, ready, stopped, updated or deleted")               \
+	X(CONFIG, "config", 0, "FILE", "configuration of blixd (default /etc/blix/blix.json)")     \
 	X(ENDPOINT, "endpoint", 0, "SOCKET", "unix:PATH of blixd; several separated by commas")    \
 	X(HELP, "help", 'h', NULL, "show this help")
 
@@ -245,6 +246,7 @@ int node_list_run(struct cli *cli);
 int node_show_run(struct cli *cli);
 int cluster_status_run(struct cli *cli);
 int status_run(struct cli *cli);
+int doctor_run(struct cli *cli);
 int version_run(struct cli *cli);
 int help_run(struct cli *cli);
 int completion_run(struct cli *cli);

@@ -78,6 +78,8 @@ const struct verb verbs[] = {
          WITH_COMMON, 0, 0, OPERAND_NONE, PATIENCE_CALL, cluster_status_run},
 	{"", "status", NULL, "cluster, nodes, VMs and problems on one screen", "", "blix status",
          WITH_COMMON, 0, 0, OPERAND_NONE, PATIENCE_CALL, status_run},
+	{"", "doctor", NULL, "say what is wrong on this host, and what mends it", "", "blix doctor",
+         WITH(CONFIG) | WITH(OUTPUT) | WITH(HELP), 0, 0, OPERAND_NONE, PATIENCE_NONE, doctor_run},
 	{"", "version", NULL, "print the versions of blix and blixd", "", "blix version",
          WITH_COMMON, 0, 0, OPERAND_NONE, PATIENCE_CALL, version_run},
 	{"", "help", NULL, "explain a verb, exit-codes, config or output", "[TOPIC...]",

@@ -5,6 +5,7 @@
  * exit code of its error. */
 #include "base/alloc.h"
 #include "base/version.h"
+#include "doctor.h"
 #include "node/daemon.h"
 #include "sys/log.h"
 
@@ -25,9 +26,10 @@ struct arguments {
 	const char *name;
 	bool dev;
 	bool check;
+	bool doctor, json;
 };
 
-enum { OPT_DEV = 256, OPT_STATE_DIR, OPT_CHECK, OPT_NAME, OPT_DEBUG };
+enum { OPT_DEV = 256, OPT_STATE_DIR, OPT_CHECK, OPT_DOCTOR, OPT_JSON, OPT_NAME, OPT_DEBUG };
 
 static const struct argp_option options[] = {
 	{"config", 'c', "FILE", 0, "read FILE instead of " CONFIG_FILE, 0},
@@ -35,6 +37,8 @@ static const struct argp_option options[] = {
 	{"state-dir", OPT_STATE_DIR, "DIR", 0, "keep everything under DIR (with --dev)", 0},
 	{"name", OPT_NAME, "NAME", 0, "this node's name (with --dev; default: the host's)", 0},
 	{"check", OPT_CHECK, NULL, 0, "check the configuration, then exit", 0},
+	{"doctor", OPT_DOCTOR, NULL, 0, "say what is wrong on this host, then exit", 0},
+	{"json", OPT_JSON, NULL, 0, "with --doctor: as JSON", 0},
 	{"debug", OPT_DEBUG, NULL, 0, "log more", 0},
 	{0},
 };
@@ -58,6 +62,12 @@ static error_t parse_option(int key, char *value, struct argp_state *state)
 		break;
 	case OPT_CHECK:
 		arguments->check = true;
+		break;
+	case OPT_DOCTOR:
+		arguments->doctor = true;
+		break;
+	case OPT_JSON:
+		arguments->json = true;
 		break;
 	case OPT_DEBUG:
 		log_level(LOG_DEBUG);
@@ -114,7 +124,10 @@ static int configure(const struct arguments *arguments, struct config *config, c
 		rc = config_load(config,
 		                 arguments->config != NULL ? arguments->config : CONFIG_FILE, err);
 	}
-	return rc < 0 ? rc : config_finish(config, program, err);
+	if (rc < 0)
+		return rc;
+	return arguments->doctor ? config_settle(config, program, err)
+	                         : config_finish(config, program, err);
 }
 
 /* The notification protocol of sd_notify(3): one datagram to the socket in $NOTIFY_SOCKET. */
@@ -204,7 +217,8 @@ int main(int argc, char **argv)
 		.options = options,
 		.parser = parse_option,
 		.doc = "Run this host as a node of a blix cluster.\v"
-		       "Exit status: 0 ended by a signal, 64 usage, 75 already running, "
+		       "Exit status: 0 ended by a signal, 1 --doctor found what fails, 64 usage, "
+		       "75 already running, "
 		       "77 not permitted, 78 bad configuration.",
 	};
 	struct arguments arguments = {0};
@@ -222,6 +236,8 @@ int main(int argc, char **argv)
 	rc = configure(&arguments, &config, argv[0], &err);
 	if (rc < 0)
 		rc = fail(&err);
+	else if (arguments.doctor)
+		rc = doctor_print(&config, arguments.json);
 	else if (!arguments.check)
 		rc = run(&config);
 	config_done(&config);

@@ -456,9 +456,8 @@ static int own_identity(struct config *config, struct blix_error *err)
 	return 0;
 }
 
-int config_finish(struct config *config, const char *program, struct blix_error *err)
+int config_settle(struct config *config, const char *program, struct blix_error *err)
 {
-	const struct supervisor *supervisor;
 	int rc;
 
 	find_libexec(config, program);
@@ -469,8 +468,16 @@ int config_finish(struct config *config, const char *program, struct blix_error 
 	}
 	find_microvm(config);
 	default_name(config);
-	if ((rc = check_paths(config, err)) < 0 ||
-	    (rc = parse_name("name", config->name, err)) < 0 ||
+	rc = check_paths(config, err);
+	return rc < 0 ? rc : parse_name("name", config->name, err);
+}
+
+int config_finish(struct config *config, const char *program, struct blix_error *err)
+{
+	const struct supervisor *supervisor;
+	int rc;
+
+	if ((rc = config_settle(config, program, err)) < 0 ||
 	    (rc = supervisor_choose(config, &supervisor, err)) < 0)
 		return rc;
 	if ((rc = file_make_dirs(config->state_dir, 0750, err)) < 0 ||

@@ -54,6 +54,9 @@ void config_done(struct config *config);
 void config_dev(struct config *config, const char *dir);
 int config_load(struct config *config, const char *path, struct blix_error *err);
 int config_parse(struct config *config, const char *text, size_t n, struct blix_error *err);
+/* The part of config_finish() that makes nothing: libexec_dir, microvm and name are filled, paths
+ * checked. */
+int config_settle(struct config *config, const char *program, struct blix_error *err);
 /* Fills what depends on others (name, libexec_dir beside the program, ids) and checks the whole. */
 int config_finish(struct config *config, const char *program, struct blix_error *err);
 

@@ -1,0 +1,10 @@
+/* blixd --doctor. */
+#ifndef BLIX_BLIXD_DOCTOR_H
+#define BLIX_BLIXD_DOCTOR_H
+
+#include "node/config.h"
+
+/* Prints the findings; 1 when one of them is a failure, else 0. */
+int doctor_print(const struct config *config, bool json);
+
+#endif

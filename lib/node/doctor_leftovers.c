@@ -1,0 +1,235 @@
+/* The daemon's own view, and what stands on the host for a VM that the cluster does not know:
+ * directories, their taps, garbage collector's roots, shims. Without an answer of the daemon
+ * nothing is called a leftover: it alone knows what is wanted. */
+#include "node/doctor_internal.h"
+
+#include "base/alloc.h"
+#include "base/limits.h"
+#include "base/parse.h"
+#include "base/version.h"
+#include "client/client.h"
+#include "sys/cgroup.h"
+#include "sys/file.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+
+#define DAEMON_MS 5000
+
+static void compare_version(struct doctor *d, struct client *client)
+{
+	cleanup(json_freep) cJSON *answer = NULL;
+	const char *version = "";
+
+	if (client_call(client, "GET", "/v1/version", NULL, &answer, NULL) < 0)
+		return;
+	(void)json_get_string(answer, "version", &version, NULL);
+	if (strcmp(version, BLIX_VERSION) != 0)
+		doctor_add(d, FINDING_WARN, "systemctl restart blixd",
+		           "runs version %s, installed is %s", version, BLIX_VERSION);
+}
+
+void doctor_daemon(struct doctor *d)
+{
+	cleanup(client_freep) struct client *client = NULL;
+	struct client_options options = {.endpoints = d->config->socket, .timeout_ms = DAEMON_MS};
+	struct blix_error err;
+	bool stale = false;
+
+	if (client_open(&options, &client, &err) < 0 ||
+	    client_call(client, "GET", "/v1/cluster", NULL, &d->cluster, &err) < 0 ||
+	    client_call(client, "GET", "/v1/vms", NULL, &d->vms, &err) < 0) {
+		doctor_add(d, FINDING_WARN, "systemctl start blixd", "does not answer: %s",
+		           err.text);
+		return;
+	}
+	(void)json_get_bool(d->cluster, "stale", &stale, NULL);
+	if (stale)
+		doctor_add(d, FINDING_FAIL, "blix cluster status",
+		           "answers, but has no quorum: nothing can be changed");
+	else
+		doctor_add(d, FINDING_OK, NULL, "answers at %s", d->config->socket);
+	compare_version(d, client);
+}
+
+static bool is_known(const struct doctor *d, const char *name)
+{
+	const cJSON *items = cJSON_GetObjectItemCaseSensitive(d->vms, "items"), *item;
+
+	cJSON_ArrayForEach (item, items) {
+		const cJSON *metadata = cJSON_GetObjectItemCaseSensitive(item, "metadata");
+		const char *known = NULL;
+
+		if (cJSON_IsObject(metadata) &&
+		    json_get_string(metadata, "name", &known, NULL) == 0 && known != NULL &&
+		    strcmp(known, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Calls `each` for every entry that could be a VM's name and is none of the cluster's. */
+static void each_unknown(struct doctor *d, const char *dir,
+                         void (*each)(struct doctor *d, const char *dir, const char *name))
+{
+	DIR *stream = opendir(dir);
+	const struct dirent *entry;
+
+	while (stream != NULL && (entry = readdir(stream)) != NULL) {
+		if (parse_name("name", entry->d_name, NULL) == 0 && !is_known(d, entry->d_name))
+			each(d, dir, entry->d_name);
+	}
+	if (stream != NULL)
+		(void)closedir(stream);
+}
+
+static void leftover(struct doctor *d, const char *what, const char *path)
+{
+	cleanup(freep) char *fix = xasprintf("rm -r %s", path);
+
+	doctor_add(d, FINDING_WARN, fix, "%s %s belongs to no VM of the cluster", what, path);
+}
+
+static void own_directory(struct doctor *d, const char *dir, const char *name)
+{
+	cleanup(freep) char *path = xasprintf("%s/%s", dir, name);
+
+	leftover(d, "directory", path);
+}
+
+static void each_tap(struct doctor *d, const char *path)
+{
+	cleanup(freep) char *file = xasprintf("%s/current/share/microvm/tap-interfaces", path);
+	cleanup(buf_done) struct buf text;
+
+	buf_init(&text, 4096);
+	if (file_read(file, &text, NULL) < 0 || text.data == NULL)
+		return;
+	for (const char *p = text.data; *p != '\0';) {
+		size_t n = strcspn(p, "\n");
+		cleanup(freep) char *device = xasprintf("/sys/class/net/%.*s", (int)n, p);
+		cleanup(freep) char *fix = xasprintf("ip link delete %.*s", (int)n, p);
+
+		if (n > 0 && memchr(p, '/', n) == NULL && file_exists(device))
+			doctor_add(d, FINDING_WARN, fix, "tap %.*s belongs to no VM of the cluster",
+			           (int)n, p);
+		p += n + (p[n] == '\n');
+	}
+}
+
+/* Upstream's directory is ours when our marker names our cluster; all others are foreign. */
+static void vm_directory(struct doctor *d, const char *dir, const char *name)
+{
+	cleanup(freep) char *path = xasprintf("%s/%s", dir, name);
+	cleanup(freep) char *marker = xasprintf("%s/.blix.json", path);
+	cleanup(buf_done) struct buf text;
+	cleanup(json_freep) cJSON *root = NULL;
+	const char *cluster = NULL, *ours = NULL;
+
+	buf_init(&text, 4096);
+	(void)json_get_string(d->cluster, "cluster", &ours, NULL);
+	if (ours == NULL || file_read_at(AT_FDCWD, marker, &text, NULL) < 0 || text.data == NULL ||
+	    json_parse(text.data, text.len, &json_limits_request, &root, NULL) < 0 ||
+	    json_get_string(root, "cluster", &cluster, NULL) < 0 || cluster == NULL ||
+	    strcmp(cluster, ours) != 0)
+		return;
+	each_tap(d, path);
+	leftover(d, "VM directory", path);
+}
+
+/* A root that points into our directories, where nothing is any more, keeps nothing: it is litter.
+ */
+static void gc_roots(struct doctor *d)
+{
+	const char *const bases[] = {d->config->state_dir, d->config->microvms_dir};
+	DIR *stream = opendir(d->config->gcroots_dir);
+	const struct dirent *entry;
+
+	while (stream != NULL && (entry = readdir(stream)) != NULL) {
+		cleanup(freep) char *path =
+			xasprintf("%s/%s", d->config->gcroots_dir, entry->d_name);
+		char target[PATH_MAX];
+
+		if (file_read_link(path, target, sizeof(target), NULL) < 0)
+			continue;
+		for (size_t i = 0; i < array_size(bases); i++) {
+			size_t n = strlen(bases[i]);
+
+			if (strncmp(target, bases[i], n) == 0 && target[n] == '/' &&
+			    !file_exists(target))
+				leftover(d, "garbage collector's root", path);
+		}
+	}
+	if (stream != NULL)
+		(void)closedir(stream);
+}
+
+/* The VM of a shim that works below our run directory; false: this process is no such shim. */
+static bool shim_of(const struct doctor *d, const char *pid, char *name, size_t n)
+{
+	cleanup(freep) char *path = xasprintf("/proc/%s/cmdline", pid);
+	cleanup(freep) char *prefix = xasprintf("%s/vms/", d->config->run_dir);
+	cleanup(buf_done) struct buf text;
+	const char *end, *word;
+
+	buf_init(&text, 65536);
+	if (file_read(path, &text, NULL) < 0 || text.len == 0 || buf_add(&text, "", 1) < 0)
+		return false;
+	word = strrchr(text.data, '/');
+	if (strcmp(word != NULL ? word + 1 : text.data, "blix-shim") != 0)
+		return false;
+	end = text.data + text.len;
+	for (word = text.data; word < end; word += strlen(word) + 1) {
+		if (strncmp(word, prefix, strlen(prefix)) == 0 &&
+		    parse_name("name", word + strlen(prefix), NULL) == 0) {
+			(void)snprintf(name, n, "%s", word + strlen(prefix));
+			return true;
+		}
+	}
+	return false;
+}
+
+static void one_shim(struct doctor *d, const char *pid)
+{
+	cleanup(freep) char *fix = xasprintf("kill %s", pid);
+	char name[LIMIT_NAME + 1];
+
+	if (shim_of(d, pid, name, sizeof(name)) && !is_known(d, name))
+		doctor_add(d, FINDING_WARN, fix,
+		           "shim %s stands by %s, which is no VM of the cluster", pid, name);
+}
+
+static void shims(struct doctor *d)
+{
+	DIR *stream = opendir("/proc");
+	const struct dirent *entry;
+
+	while (stream != NULL && (entry = readdir(stream)) != NULL) {
+		if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9')
+			one_shim(d, entry->d_name);
+	}
+	if (stream != NULL)
+		(void)closedir(stream);
+}
+
+void doctor_leftovers(struct doctor *d)
+{
+	cleanup(freep) char *own = xasprintf("%s/vms", d->config->state_dir);
+	cleanup(freep) char *runs = xasprintf("%s/vms", d->config->run_dir);
+	size_t before = d->n;
+
+	if (d->vms == NULL) {
+		doctor_add(d, FINDING_WARN, "systemctl start blixd",
+		           "not looked for: only the daemon knows which VMs there are");
+		return;
+	}
+	each_unknown(d, own, own_directory);
+	each_unknown(d, runs, own_directory);
+	each_unknown(d, d->config->microvms_dir, vm_directory);
+	gc_roots(d);
+	shims(d);
+	if (d->n == before)
+		doctor_add(d, FINDING_OK, NULL, "none");
+}
