@@ -1,5 +1,6 @@
-/* fill SOCKET N PREFIX [CLIENTS]: creates N stopped VMs through CLIENTS connections at once, then
- * waits until every one of them was resolved, so that the objects are as large as in real life. */
+/* fill SOCKET N PREFIX [CLIENTS] [running]: creates N stopped VMs through CLIENTS connections at
+ * once, then waits until every one of them was resolved, so that the objects are as large as in
+ * real life; or N that run, and waits for that. */
 #include "base/alloc.h"
 #include "base/parse.h"
 #include "client/client.h"
@@ -21,6 +22,8 @@ static int fail(const struct blix_error *err)
 	return 1;
 }
 
+static enum vm_power power = VM_POWER_STOPPED;
+
 static int create(struct client *client, const char *name, struct blix_error *err)
 {
 	cleanup(json_freep) cJSON *body = NULL, *answer = NULL;
@@ -29,7 +32,7 @@ static int create(struct client *client, const char *name, struct blix_error *er
 	vm_spec_init(&spec);
 	xreplace(&spec.flake, FLAKE);
 	xreplace(&spec.attr, "web");
-	spec.power = VM_POWER_STOPPED;
+	spec.power = power;
 	body = vm_create_json(name, &spec);
 	vm_spec_done(&spec);
 	return client_call(client, "POST", "/v1/vms", body, &answer, err);
@@ -60,10 +63,11 @@ static int create_some(const char *socket, const char *prefix, uint64_t from, ui
 	return client == NULL;
 }
 
-/* How many VMs wait to be resolved; -1 when nobody answers. */
+/* How many VMs wait to be resolved, or are on the way to Running; -1 when nobody answers. */
 static int64_t count_open(struct client *client)
 {
-	static const char *const open[] = {"Pending", "Resolving"};
+	static const char *const open[] = {"Pending", "Resolving", "Scheduled", "Building",
+	                                   "Starting"};
 	cleanup(json_freep) cJSON *status = NULL;
 	const cJSON *vms = NULL;
 	struct blix_error err;
@@ -102,9 +106,11 @@ int main(int argc, char **argv)
 
 	if (argc < 4 || parse_u64(argv[2], &n, NULL) < 0 ||
 	    (argc > 4 && parse_u64(argv[4], &clients, NULL) < 0) || clients == 0) {
-		(void)fprintf(stderr, "usage: fill SOCKET N PREFIX [CLIENTS]\n");
+		(void)fprintf(stderr, "usage: fill SOCKET N PREFIX [CLIENTS] [running]\n");
 		return 64;
 	}
+	if (argc > 5)
+		power = VM_POWER_RUNNING;
 	for (uint64_t i = 0; i < clients; i++) {
 		pid_t pid = fork();
 
