@@ -127,11 +127,12 @@ tsan: $(B)/tests/test_consensus $(B)/tests/test_node_executor | all fakes ## run
 
 # Each tier is a folder of *.bats; they find the programs in $BLIX_BUILD/bin and on PATH.
 BATSENV = BLIX_BUILD=$(abspath $(B)) PATH=$(abspath $(B))/bin:$(abspath $(B))/libexec:$$PATH
-cli cluster guest: all fakes
+cli cluster guest systemd: all fakes
 	@if ls tests/$@/*.bats >/dev/null 2>&1; then $(BATSENV) bats $(BATSFLAGS) tests/$@; else echo 1..0; fi
 cli: ## run tests/cli: the real programs, bad input, installation
 cluster: ## run tests/cluster: three servers, a fake microvm, kills
 guest: ## run tests/guest: real nix, real QEMU, real guests
+systemd: ## run tests/systemd: a host with systemd as its init (root)
 
 fuzz: $(FUZZ:%=$(B)/tests/%) ## replay the stored fuzz corpus (MODE=fuzz CC=clang)
 	@set -e; for t in $^; do $$t -runs=0 tests/fuzz/corpus/$${t##*/fuzz_}; done
@@ -198,7 +199,7 @@ clean: ## remove build/
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-.PHONY: all unit tsan cli cluster guest fuzz bench soak objects syntax format format-check layers purity crashless style tidy cppcheck shell fakes benches \
+.PHONY: all unit tsan cli cluster guest systemd fuzz bench soak objects syntax format format-check layers purity crashless style tidy cppcheck shell fakes benches \
 	check-api check-man lint check man install clean help
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
