@@ -179,10 +179,40 @@ static void signal_intended(struct job *job)
 	job->e->supervisor->send_signal(job, job->stop == STOP_TERM ? SIGTERM : SIGKILL);
 }
 
+static void on_shutdown_script(struct job *job, struct child_result *result)
+{
+	char how[64];
+
+	if (!child_ok(result)) {
+		child_describe(result, how, sizeof(how));
+		(void)blix_fail(&job->err, BLIX_E_REFUSED, "microvm-shutdown %s: %.200s", how,
+		                result->err.data);
+		blix_reason(&job->err, "vmm-error");
+	}
+	job_end(job);
+}
+
+/* In the VM's directory, where its sockets are. */
+static void ask_by_runner(struct job *job, const char *dir)
+{
+	struct argv argv = ARGV_EMPTY;
+
+	argv_push(&argv, "env");
+	argv_push(&argv, "-C");
+	argv_push(&argv, dir);
+	argv_push(&argv, "booted/bin/microvm-shutdown");
+	job_spawn(job, &argv, BUTTON_DEADLINE_MS, on_shutdown_script);
+}
+
 void stop_begin(struct job *job)
 {
+	cleanup(freep) char *dir = host_dir(job->e, job->vm->name);
 	int rc;
 
+	if (job->stop == STOP_ASK && vmm_runner_shuts_down(host_hypervisor(dir))) {
+		ask_by_runner(job, dir);
+		return;
+	}
 	if (job->stop == STOP_ASK) {
 		job->work.data = job;
 		rc = uv_queue_work(job->e->config.loop, &job->work, work_button, on_button);

@@ -26,6 +26,7 @@ struct request {
 struct vmm_driver {
 	const char *name;
 	const char *status_key; /* a string in what VMM_STATUS answers */
+	bool runner_shuts_down;
 	struct request requests[VMM_OPERATION_COUNT];
 	/* Reads what VMM_COUNTERS answers. */
 	int (*counters)(const cJSON *answer, struct vmm_counters *ret, struct blix_error *err);
@@ -250,6 +251,7 @@ static const struct vmm_driver drivers[] = {
                               [VMM_QUIT] = CANNOT("its API has no request that ends it"),
                               [VMM_COUNTERS] = CANNOT("it writes its metrics to a file only")}},
 	[VMM_CROSVM] = {.name = "crosvm",
+                        .runner_shuts_down = true,
                         .requests = CANNOT_ANYTHING(
 				"its socket speaks a protocol that only its own program knows")},
 	[VMM_KVMTOOL] = {.name = "kvmtool",
@@ -299,6 +301,11 @@ bool vmm_kind_answers(enum vmm_kind kind)
 const char *vmm_cannot(enum vmm_kind kind, enum vmm_operation operation)
 {
 	return vmm_driver(kind)->requests[operation].why;
+}
+
+bool vmm_runner_shuts_down(enum vmm_kind kind)
+{
+	return vmm_driver(kind)->runner_shuts_down;
 }
 
 static int vmm_call(enum vmm_kind kind, enum vmm_operation operation, const char *socket,

@@ -55,6 +55,9 @@ int vmm_status(enum vmm_kind kind, const char *socket, unsigned deadline_ms, str
  * button even when the machine has no ACPI, so its success proves nothing. */
 int vmm_power_button(enum vmm_kind kind, const char *socket, unsigned deadline_ms,
                      struct blix_error *err);
+/* True when the guest can be asked by the runner's own bin/microvm-shutdown alone, which returns at
+ * once: crosvm, whose program presses the button. */
+bool vmm_runner_shuts_down(enum vmm_kind kind);
 /* Stops the guest's CPUs, and lets them go on. A guest that is so already is success, whatever the
  * hypervisor thinks of being asked twice. After TIMEOUT and `closed` only vmm_status tells. */
 int vmm_pause(enum vmm_kind kind, const char *socket, unsigned deadline_ms, struct blix_error *err);

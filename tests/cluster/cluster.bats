@@ -128,6 +128,26 @@ all_run() { # N NAME...
 	for name; do [ "$(on "$n" vm show "$name" -o json | jq -r .status.phase)" = Running ] || return 1; done
 }
 
+@test "a guest of crosvm is asked by its runner's own microvm-shutdown, in the VM's directory" {
+	cp -r "$FAKE" "$T/fake"
+	FAKE=$T/fake
+	echo crosvm >"$FAKE/store/share/microvm/hypervisor"
+	cat >"$FAKE/store/bin/microvm-shutdown" <<-'END'
+		#!/bin/sh
+		pwd >asked
+		for p in /proc/[0-9]*; do
+			[ "$(readlink "$p/cwd")" = "$PWD" ] && grep -q microvm-run "$p/cmdline" && ! grep -q blix-shim "$p/cmdline" && kill "${p#/proc/}"
+		done
+		true
+	END
+	chmod +x "$FAKE/store/bin/microvm-shutdown"
+	cluster_up 1
+	on 1 vm create web --flake "$BASE#demo" >/dev/null
+	on 1 vm stop web --grace 60s
+	[ "$(cat "$T/n1/microvms/web/asked")" = "$T/n1/microvms/web" ]
+	on 1 vm show web -o json | jq -e '.status.phase == "Stopped" and .status.exitCode == 0'
+}
+
 @test "metrics: well formed on every server, and each operation counted once in the cluster" {
 	local n m
 	cluster_up 3

@@ -617,6 +617,8 @@ static void capabilities(void **state)
 	assert_non_null(vmm_cannot(VMM_STRATOVIRT, VMM_POWER_BUTTON));
 	assert_non_null(vmm_cannot(VMM_FIRECRACKER, VMM_QUIT));
 	assert_non_null(vmm_cannot(VMM_KVMTOOL, VMM_STATUS));
+	assert_true(vmm_runner_shuts_down(VMM_CROSVM));
+	assert_false(vmm_runner_shuts_down(VMM_QEMU) || vmm_runner_shuts_down(VMM_ALIOTH));
 }
 
 static void kinds(void **state)
