@@ -71,12 +71,15 @@ static const char *stat_field(const char *stat, unsigned n)
 	return p;
 }
 
-/* True when the last part of `path` ends with the VM's name, a suffix of systemd's aside. */
+/* One of blix's own, or the last part of `path` ends with the VM's name, a suffix of systemd's
+ * aside. */
 static bool cgroup_is_of(const char *path, const char *name)
 {
 	const char *slash = strrchr(path, '/'), *last = slash != NULL ? slash + 1 : path;
 	size_t n = strlen(last), wanted = strlen(name);
 
+	if (last - path >= 5 && strncmp(last - 5, "blix/", 5) == 0 && strncmp(last, "vm-", 3) == 0)
+		return true;
 	if (n > 8 && strcmp(last + n - 8, ".service") == 0)
 		n -= 8;
 	else if (n > 6 && strcmp(last + n - 6, ".scope") == 0)

@@ -124,6 +124,8 @@ static void from_cgroups(void **state)
 		{"1:name=systemd:/\n0::/blix/web\n", "unified/blix/web/cpu.stat",
 	         "nr_periods 0\nusage_usec 12345999\n", "unified/blix/web/memory.current", "8192\n",
 	         true},
+		{"0::/blix/vm-01234567-9-1\n", "blix/vm-01234567-9-1/cpu.stat",
+	         "usage_usec 12345000\n", "blix/vm-01234567-9-1/memory.current", "8192\n", true},
 		{"5:memory:/blix-web\n4:cpu,cpuacct:/blix-web\n0::/\n",
 	         "cpu,cpuacct/blix-web/cpuacct.usage", "12345000000\n",
 	         "memory/blix-web/memory.usage_in_bytes", "8192\n", true},
