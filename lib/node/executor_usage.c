@@ -14,7 +14,6 @@
 #define SAMPLE_MS       5000
 #define ASK_EACH_PASS   4 /* 1,000 VMs are asked in 21 minutes, ten in 15 seconds */
 #define ASK_DEADLINE_MS 500
-#define INTERFACES_MAX  (4u << 20) /* 130 bytes each */
 
 struct usage_vm {
 	struct usage_reader *reader;
@@ -64,7 +63,7 @@ static void usage_open(struct local *local)
 }
 
 /* The sampled VM, or NULL when it does not run. */
-static struct usage_vm *usage_take(struct local *local, const struct buf *interfaces)
+static struct usage_vm *usage_take(struct local *local, const struct usage_interfaces *interfaces)
 {
 	const struct identity *who = &local->identity;
 
@@ -78,14 +77,15 @@ static struct usage_vm *usage_take(struct local *local, const struct buf *interf
 	return local->usage;
 }
 
-static void take_counters(struct usage *usage, const struct vmm_counters *counters)
+/* A host's own counters of taps are newer than what a hypervisor says. */
+static void take_counters(struct usage *usage, bool taps, const struct vmm_counters *counters)
 {
 	if (counters->disk_known) {
 		usage->disk_known = true;
 		usage->disk_read_bytes = counters->disk_read_bytes;
 		usage->disk_write_bytes = counters->disk_write_bytes;
 	}
-	if (counters->net_known && !usage->net_known) {
+	if (counters->net_known && !taps) {
 		usage->net_known = true;
 		usage->net_rx_bytes = counters->net_rx_bytes;
 		usage->net_tx_bytes = counters->net_tx_bytes;
@@ -112,7 +112,7 @@ static void ask_done(uv_work_t *work, int status)
 	if (vm != NULL && vm->pid == ask->pid) {
 		vm->asking = false;
 		if (status == 0 && ask->rc == 0)
-			take_counters(&vm->usage, &ask->counters);
+			take_counters(&vm->usage, usage_has_taps(vm->reader), &ask->counters);
 	}
 	if (ask->cb != NULL)
 		ask->cb(ask->data, vm != NULL ? &vm->usage : NULL);
@@ -169,23 +169,17 @@ static void ask_in_turn(struct node_executor *e)
 	}
 }
 
-static void read_interfaces(struct buf *ret)
-{
-	buf_init(ret, INTERFACES_MAX);
-	(void)usage_interfaces(&usage_roots_host, ret, NULL);
-}
-
 static void on_pass(uv_timer_t *timer)
 {
 	struct node_executor *e = timer->data;
-	struct buf interfaces;
+	struct usage_interfaces interfaces;
 
 	if (e->n_locals == 0)
 		return;
-	read_interfaces(&interfaces);
+	usage_interfaces_read(&usage_roots_host, &interfaces);
 	for (size_t i = 0; i < e->n_locals; i++)
 		(void)usage_take(e->locals[i], &interfaces);
-	buf_done(&interfaces);
+	usage_interfaces_done(&interfaces);
 	ask_in_turn(e);
 }
 
@@ -194,12 +188,12 @@ void node_executor_usage(struct node_executor *e, uint64_t uid, node_executor_us
 {
 	struct local *local = local_find(e, uid);
 	struct usage_vm *vm = NULL;
-	struct buf interfaces;
+	struct usage_interfaces interfaces;
 
 	if (local != NULL) {
-		read_interfaces(&interfaces);
+		usage_interfaces_read(&usage_roots_host, &interfaces);
 		vm = usage_take(local, &interfaces);
-		buf_done(&interfaces);
+		usage_interfaces_done(&interfaces);
 	}
 	if (vm == NULL || vm->asking || !ask_start(local, cb, data))
 		cb(data, vm != NULL ? &vm->usage : NULL);

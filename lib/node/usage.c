@@ -7,6 +7,7 @@
 #include "node/usage.h"
 
 #include "base/alloc.h"
+#include "base/buf.h"
 #include "base/limits.h"
 #include "base/parse.h"
 #include "sys/clock.h"
@@ -18,7 +19,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#define TEXT_MAX 4096
+#define TEXT_MAX       4096
+#define INTERFACES_MAX (4u << 20) /* of net/dev: 130 bytes each */
 
 const struct usage_roots usage_roots_host = {.proc = "/proc", .cgroup = "/sys/fs/cgroup"};
 
@@ -221,49 +223,95 @@ void usage_reader_free(struct usage_reader *r)
 	free(r);
 }
 
-int usage_interfaces(const struct usage_roots *roots, struct buf *ret, struct blix_error *err)
+bool usage_has_taps(const struct usage_reader *r)
+{
+	return r->taps[0] != '\0';
+}
+
+/* "  tap0: RX-BYTES PACKETS ERRS DROP FIFO FRAME COMPRESSED MULTICAST TX-BYTES ..." */
+static bool parse_interface(const char *line, struct usage_interface *ret)
+{
+	const char *name = line + strspn(line, " ");
+	size_t n = strcspn(name, ":\n");
+	const char *field = name + n + 1;
+
+	if (name[n] != ':' || n == 0 || n >= sizeof(ret->name))
+		return false;
+	memcpy(ret->name, name, n);
+	ret->name[n] = '\0';
+	ret->rx_bytes = number_at(field);
+	for (int i = 0; i < 8; i++) {
+		field += strspn(field, " ");
+		field += strcspn(field, " \n");
+	}
+	ret->tx_bytes = number_at(field);
+	return true;
+}
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(((const struct usage_interface *)a)->name,
+	              ((const struct usage_interface *)b)->name);
+}
+
+void usage_interfaces_read(const struct usage_roots *roots, struct usage_interfaces *ret)
 {
 	cleanup(freep) char *path = xasprintf("%s/net/dev", roots->proc);
+	cleanup(buf_done) struct buf text;
+	size_t size = 0;
 
-	buf_clear(ret);
-	return file_read(path, ret, err);
-}
+	*ret = (struct usage_interfaces){NULL, 0};
+	buf_init(&text, INTERFACES_MAX);
+	if (file_read(path, &text, NULL) < 0 || text.len == 0 || buf_add(&text, "", 1) < 0)
+		return;
+	for (const char *p = text.data; *p != '\0';) {
+		size_t n = strcspn(p, "\n");
 
-/* "  tap0: RX-BYTES PACKETS ERRS DROP FIFO FRAME COMPRESSED MULTICAST TX-BYTES ...": what the host
- * receives from a tap, the guest has sent. */
-static bool add_interface(const char *devices, const char *name, size_t n, struct usage *usage)
-{
-	for (const char *p = devices; *p != '\0';) {
-		const char *word = p + strspn(p, " ");
-		size_t line = strcspn(p, "\n");
-
-		if (strncmp(word, name, n) == 0 && word[n] == ':') {
-			const char *field = word + n + 1;
-
-			usage->net_tx_bytes += number_at(field);
-			for (int i = 0; i < 8; i++) {
-				field += strspn(field, " ");
-				field += strcspn(field, " \n");
-			}
-			usage->net_rx_bytes += number_at(field);
-			return true;
+		if (ret->n == size) {
+			size = size < 16 ? 16 : size * 2;
+			ret->items = xreallocarray(ret->items, size, sizeof(*ret->items));
 		}
-		p += line + (p[line] == '\n');
+		ret->n += parse_interface(p, &ret->items[ret->n]);
+		p += n + (p[n] == '\n');
 	}
-	return false;
+	if (ret->n > 0)
+		qsort(ret->items, ret->n, sizeof(*ret->items), by_name);
 }
 
-static void sample_net(const struct usage_reader *r, const struct buf *interfaces,
+void usage_interfaces_done(struct usage_interfaces *interfaces)
+{
+	free(interfaces->items);
+	*interfaces = (struct usage_interfaces){NULL, 0};
+}
+
+/* What the host receives from a tap, the guest has sent. */
+static void sample_net(const struct usage_reader *r, const struct usage_interfaces *interfaces,
                        struct usage *usage)
 {
-	usage->net_rx_bytes = usage->net_tx_bytes = 0;
-	usage->net_known = false;
-	if (interfaces->data == NULL)
-		return;
+	uint64_t rx = 0, tx = 0;
+	bool known = false;
+
+	if (r->taps[0] == '\0')
+		return; /* what its hypervisor said stands */
 	for (const char *tap = r->taps; *tap != '\0'; tap += strcspn(tap, "\n") + 1) {
-		if (add_interface(interfaces->data, tap, strcspn(tap, "\n"), usage))
-			usage->net_known = true;
+		struct usage_interface key = {.name = ""};
+		const struct usage_interface *found = NULL;
+		size_t n = strcspn(tap, "\n");
+
+		if (n < sizeof(key.name) && interfaces->n > 0) {
+			memcpy(key.name, tap, n);
+			found = bsearch(&key, interfaces->items, interfaces->n, sizeof(key),
+			                by_name);
+		}
+		if (found == NULL)
+			continue;
+		known = true;
+		rx += found->tx_bytes;
+		tx += found->rx_bytes;
 	}
+	usage->net_known = known;
+	usage->net_rx_bytes = rx;
+	usage->net_tx_bytes = tx;
 }
 
 static bool sample_cpu(const struct usage_reader *r, struct usage *usage)
@@ -291,7 +339,8 @@ static bool sample_memory(const struct usage_reader *r, struct usage *usage)
 	return true;
 }
 
-void usage_sample(struct usage_reader *r, const struct buf *interfaces, struct usage *usage)
+void usage_sample(struct usage_reader *r, const struct usage_interfaces *interfaces,
+                  struct usage *usage)
 {
 	uint64_t ticks = (uint64_t)sysconf(_SC_CLK_TCK), page = (uint64_t)sysconf(_SC_PAGESIZE);
 	char text[TEXT_MAX];

@@ -7,7 +7,6 @@
 #ifndef BLIX_NODE_USAGE_H
 #define BLIX_NODE_USAGE_H
 
-#include "base/buf.h"
 #include "base/error.h"
 #include "base/json.h"
 
@@ -37,12 +36,24 @@ struct usage_reader;
 struct usage_reader *usage_reader_open(const struct usage_roots *roots, uint64_t pid,
                                        uint64_t start_time, const char *name, const char *runner);
 void usage_reader_free(struct usage_reader *reader);
+bool usage_has_taps(const struct usage_reader *reader);
 
 /* The interfaces of this network namespace, read at once for all VMs (net/dev has the counters of
- * /sys/class/net/TAP/statistics). Emptied first. */
-int usage_interfaces(const struct usage_roots *roots, struct buf *ret, struct blix_error *err);
+ * /sys/class/net/TAP/statistics). */
+struct usage_interface {
+	char name[16];               /* IFNAMSIZ */
+	uint64_t rx_bytes, tx_bytes; /* as the host sees it */
+};
+struct usage_interfaces {
+	struct usage_interface *items; /* by name */
+	size_t n;
+};
+/* *ret is initialised by it, empty when they cannot be read. */
+void usage_interfaces_read(const struct usage_roots *roots, struct usage_interfaces *ret);
+void usage_interfaces_done(struct usage_interfaces *interfaces);
 /* Writes what it could read, and sampled_ms; disk figures stay. */
-void usage_sample(struct usage_reader *reader, const struct buf *interfaces, struct usage *usage);
+void usage_sample(struct usage_reader *reader, const struct usage_interfaces *interfaces,
+                  struct usage *usage);
 
 /* {cpuMs, memoryBytes, ..., sampledAt}; NULL when it was never sampled. */
 cJSON *usage_json(const struct usage *usage);
