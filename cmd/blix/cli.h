@@ -227,6 +227,7 @@ int flake_take(struct cli *cli, struct vm_spec *spec, struct blix_error *err);
 
 /* verbs, one file each */
 int vm_create_run(struct cli *cli);
+int vm_adopt_run(struct cli *cli);
 int vm_update_run(struct cli *cli);
 int vm_rollback_run(struct cli *cli);
 int vm_history_run(struct cli *cli);

@@ -18,12 +18,14 @@ static void put_create(struct buf *out, const struct command *c)
 {
 	put_string(out, c->vm_create.name);
 	put_spec(out, &c->vm_create.spec);
+	put_u64(out, c->vm_create.adopt);
 }
 
 static void get_create(struct codec *in, struct command *c)
 {
 	get_name(in, c->vm_create.name, sizeof(c->vm_create.name));
 	get_spec(in, &c->vm_create.spec);
+	c->vm_create.adopt = get_u64(in);
 }
 
 static void put_power(struct buf *out, const struct command *c)

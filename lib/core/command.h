@@ -83,6 +83,7 @@ struct command {
 		struct {
 			char name[LIMIT_NAME + 1];
 			struct vm_spec spec;
+			uint64_t adopt; /* the node whose directory it takes over; 0: none */
 		} vm_create;
 		struct {
 			char name[LIMIT_NAME + 1];

@@ -79,6 +79,8 @@ void generation_status_add(cJSON *status, const struct vm *vm)
 		add_known(numbers, "booted", vm->generation_booted);
 		json_add(status, "generation", numbers);
 	}
+	if (vm->adopt != 0)
+		json_add_bool(status, "adopted", true);
 	if (vm->update.operation != 0)
 		json_add(status, "update", update_json(&vm->update));
 	if (vm_is_stale(vm)) {

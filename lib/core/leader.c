@@ -33,8 +33,10 @@ static const struct node *resolver_for(const struct state *state, const struct v
 	const struct node *home = state_node(state, vm->node);
 	size_t ready = 0, pick;
 
-	/* The next system of a VM is looked at where it runs: what it is made of is there. */
-	if (vm->update.step == UPDATE_RESOLVE && home != NULL && home->phase == NODE_READY)
+	/* The next system of a VM is looked at where it runs: what it is made of is there. So is
+	 * what was there before it. */
+	if ((vm->update.step == UPDATE_RESOLVE || vm->adopt != 0) && home != NULL &&
+	    home->phase == NODE_READY)
 		return home;
 
 	if (wanted != NULL)

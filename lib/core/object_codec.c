@@ -122,6 +122,7 @@ static void get_update(struct codec *in, struct vm_update *update)
 
 static void put_generations(struct buf *out, const struct vm *vm)
 {
+	put_u64(out, vm->adopt);
 	put_u64(out, vm->generation);
 	put_u64(out, vm->generation_current);
 	put_u64(out, vm->generation_booted);
@@ -146,6 +147,7 @@ static void get_generations(struct codec *in, struct vm *vm)
 	uint64_t last = 0;
 	uint32_t n;
 
+	vm->adopt = get_u64(in);
 	vm->generation = get_u64(in);
 	vm->generation_current = get_u64(in);
 	vm->generation_booted = get_u64(in);

@@ -91,6 +91,10 @@ static void apply_create(struct state *s, const struct command *c, struct comman
 		refuse(r, BLIX_E_EXISTS, REFUSAL_VM_EXISTS);
 		return;
 	}
+	if (c->vm_create.adopt != 0 && state_node(s, c->vm_create.adopt) == NULL) {
+		refuse(r, BLIX_E_NOTFOUND, REFUSAL_NODE_MISSING);
+		return;
+	}
 	if (s->n_vms >= LIMIT_VMS) {
 		refuse(r, BLIX_E_BUSY, REFUSAL_FULL);
 		return;
@@ -103,6 +107,11 @@ static void apply_create(struct state *s, const struct command *c, struct comman
 	memcpy(vm->name, c->vm_create.name, sizeof(vm->name));
 	vm_spec_done(&vm->spec);
 	vm_spec_copy(&vm->spec, &c->vm_create.spec);
+	if (c->vm_create.adopt != 0) { /* it is there already */
+		vm->adopt = vm->node = c->vm_create.adopt;
+		vm->epoch = 1;
+		vm_hold(vm, vm->adopt);
+	}
 	xreplace(&vm->update.by, c->principal);
 	begin_operation(s, vm, "create");
 	state_add_vm(s, vm);

@@ -133,6 +133,7 @@ struct vm {
 	uint64_t generation; /* wanted; 0: none was locked yet */
 	uint64_t generation_current, generation_booted, generation_last;
 	struct vm_update update;
+	uint64_t adopt; /* the node where its directory was before it; 0: it was made by blix */
 	bool ready;
 	bool restart;        /* Stopping, to be started again */
 	bool ending;         /* Deleting, and was committed when that began */

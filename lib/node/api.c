@@ -255,6 +255,8 @@ const struct http_route api_routes[] = {
          LIMIT_BODY, "Power", "VM"},
 	{"POST", "/v1/vms/{name}/restart", vm_restart_handle, "Stop it, then start it",
          "ifVersion=u64", API_MUTATION, LIMIT_BODY, "Power", "VM"},
+	{"POST", "/v1/vms/{name}/adopt", vm_adopt_handle, "Take over a microVM that is on a node",
+         NULL, API_MUTATION, LIMIT_BODY, "Adopt", "VM"},
 	{"POST", "/v1/vms/{name}/update", vm_update_handle, "Lock it anew and boot that",
          "ifVersion=u64", API_MUTATION, LIMIT_BODY, "Update", "VM"},
 	{"POST", "/v1/vms/{name}/rollback", vm_rollback_handle, "Back to an older generation",
@@ -298,6 +300,8 @@ static const char schemas[] =
 	"\"attr\":{\"type\":\"string\"},\"restart\":{\"type\":\"string\"},"
 	"\"autoRollback\":{\"type\":\"boolean\"},\"timeoutMs\":{\"type\":\"integer\"},"
 	"\"graceMs\":{\"type\":\"integer\"}}},"
+	"\"Adopt\":{\"type\":\"object\",\"required\":[\"node\"],\"properties\":{"
+	"\"node\":{\"type\":\"string\"},\"plain\":{\"type\":\"boolean\"}}},"
 	"\"Rollback\":{\"type\":\"object\",\"properties\":{\"generation\":{\"type\":\"integer\"},"
 	"\"restart\":{\"type\":\"string\"},\"graceMs\":{\"type\":\"integer\"}}},"
 	"\"GenerationList\":{\"type\":\"object\"},"

@@ -151,6 +151,8 @@ static int prepare(struct job *job, bool update, const char *flake)
 		rc = root_base(job);
 	if (rc == 0)
 		rc = render(job, flake);
+	if (rc == 0 && update)
+		rc = adopt_point(job->e, job->vm, flake, &job->err);
 	if (rc == 0)
 		job_did(job, JOURNAL_WRAPPER);
 	return rc == 0 ? job_make_tmp(job) : rc;

@@ -30,6 +30,7 @@ struct watch;
 struct usage_vm;
 struct ready;
 struct job;
+struct inspection;
 
 /* A process as it was identified. */
 struct identity {
@@ -146,6 +147,7 @@ struct job {
 	struct sight sight;
 	struct command found; /* kind 0: nothing */
 	char *base_url;
+	struct inspection *inspection; /* of a foreign directory */
 	struct image image;
 	char *repaired; /* what was, NULL: nothing */
 	TAILQ_ENTRY(job) entry;
@@ -231,6 +233,15 @@ enum vmm_kind host_hypervisor(const char *dir);
 void usage_start(struct node_executor *e);
 void usage_close(struct node_executor *e);
 void usage_forget(struct local *local);
+/* executor_adopt.c */
+void inspection_free(struct inspection *inspection);
+/* The directory is still foreign, and its VM may have it now. */
+bool adopt_is_due(const struct node_executor *e, const struct vm *vm);
+int adopt_take(const struct node_executor *e, const struct vm *vm, struct blix_error *err);
+/* `flake` of an adopted directory leads to the wrapper from now on. */
+int adopt_point(const struct node_executor *e, const struct vm *vm, const char *wrapper,
+                struct blix_error *err);
+
 /* executor_image.c */
 /* Goes on with `then` when what a START would run is there and unaltered; else the job ends. */
 void image_check(struct job *job, void (*then)(struct job *job));

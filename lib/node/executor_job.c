@@ -47,6 +47,7 @@ void job_free(struct job *job)
 	free(job->base_url);
 	free(job->image.words);
 	free(job->repaired);
+	inspection_free(job->inspection);
 	free(job->tmp);
 	free(job);
 }

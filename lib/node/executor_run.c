@@ -129,6 +129,8 @@ static void start_intended(struct job *job)
 		job_fail(job, false);
 		return;
 	}
+	if (job->vm->adopt != 0)
+		generation_keep(job);
 	job->local->starts++;
 	job->starts = job->local->starts;
 	job->local->start_ms = clock_boot_ms();

@@ -695,6 +695,34 @@ static void tells_a_repair(void **state)
 	desk_done(&d);
 }
 
+/* What is there already is placed where it is, and held from the start. */
+static void adopting(void **state)
+{
+	struct state *s = state_new();
+	struct command c;
+
+	(void)state;
+	join(s);
+	for (uint64_t node = 2; node > 0; node--) {
+		command_init(&c, COMMAND_VM_CREATE);
+		(void)snprintf(c.vm_create.name, sizeof(c.vm_create.name), "web");
+		xreplace(&c.vm_create.spec.flake, "github:me/vms");
+		xreplace(&c.vm_create.spec.attr, "web");
+		c.vm_create.spec.power = VM_POWER_STOPPED;
+		c.vm_create.adopt = node;
+		assert_int_equal(run(s, &c).code, node == 2 ? BLIX_E_NOTFOUND : BLIX_OK);
+	}
+	assert_int_equal(web(s)->node, 1);
+	assert_int_equal(web(s)->epoch, 1);
+	assert_true(vm_held_by(web(s), 1));
+	assert_false(vm_is_committed(web(s)));
+	assert_int_equal(resolve(s).code, BLIX_OK);
+	assert_int_equal(resolved(s, 1, 1).code, BLIX_OK);
+	assert_int_equal(web(s)->phase, VM_STOPPED);
+	assert_int_equal(web(s)->adopt, 1);
+	state_free(s);
+}
+
 static void bodies(void **state)
 {
 	static const char *const bad[] = {
@@ -742,6 +770,7 @@ int main(void)
 		cmocka_unit_test(gives_way),
 		cmocka_unit_test(tells_what_runs),
 		cmocka_unit_test(tells_a_repair),
+		cmocka_unit_test(adopting),
 		cmocka_unit_test(bodies),
 	};
 
