@@ -127,12 +127,23 @@ tsan: $(B)/tests/test_consensus $(B)/tests/test_node_executor | all fakes ## run
 
 # Each tier is a folder of *.bats; they find the programs in $BLIX_BUILD/bin and on PATH.
 BATSENV = BLIX_BUILD=$(abspath $(B)) PATH=$(abspath $(B))/bin:$(abspath $(B))/libexec:$$PATH
-cli cluster guest systemd: all fakes
+crash: $(B)/tests/crash/journal_open
+cli cluster guest crash: all fakes
 	@if ls tests/$@/*.bats >/dev/null 2>&1; then $(BATSENV) bats $(BATSFLAGS) tests/$@; else echo 1..0; fi
 cli: ## run tests/cli: the real programs, bad input, installation
 cluster: ## run tests/cluster: three servers, a fake microvm, kills
+crash: ## run tests/crash: blixd dies at every crash point, and at random times
 guest: ## run tests/guest: real nix, real QEMU, real guests
-systemd: ## run tests/systemd: a host with systemd as its init (root)
+
+$(B)/tests/crash/%: $(B)/tests/crash/%.o $(LIB)
+	@mkdir -p $(@D)
+	@echo "  LD  $@"
+	$(Q)$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
+
+$(B)/tests/crash/%: $(B)/tests/crash/%.o $(LIB)
+	@mkdir -p $(@D)
+	@echo "  LD  $@"
+	$(Q)$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
 fuzz: $(FUZZ:%=$(B)/tests/%) ## replay the stored fuzz corpus (MODE=fuzz CC=clang)
 	@set -e; for t in $^; do $$t -runs=0 tests/fuzz/corpus/$${t##*/fuzz_}; done
@@ -149,8 +160,9 @@ bench: ## measure release programs, write build/bench/results.json
 	@BLIX_BUILD=$(abspath build/release) PATH=$(abspath build/release)/bin:$$PATH tests/bench/run
 
 ROUNDS ?= 20
-soak: ## repeat unit and cluster tests ROUNDS times; stops at the first failure
+soak: ## repeat unit and cluster tests ROUNDS times; then 200 kills and crashes during recovery; stops at the first failure
 	@for i in $$(seq $(ROUNDS)); do echo "round $$i of $(ROUNDS)"; $(MAKE) --no-print-directory unit cluster || exit 1; done
+	@$(MAKE) --no-print-directory ROUNDS=200 CRASH_TWICE=1 crash
 
 objects: $(call obj,$(SRC))
 syntax: ## parse everything with $(CC) and this MODE's warnings, writing nothing
@@ -199,7 +211,7 @@ clean: ## remove build/
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-.PHONY: all unit tsan cli cluster guest systemd fuzz bench soak objects syntax format format-check layers purity crashless style tidy cppcheck shell fakes benches \
+.PHONY: all unit tsan cli cluster guest crash fuzz bench soak objects syntax format format-check layers purity crashless style tidy cppcheck shell fakes benches \
 	check-api check-man lint check man install clean help
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

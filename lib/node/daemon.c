@@ -11,9 +11,13 @@
 #include <assert.h>
 #include <grp.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#define LOCK_TRIES   40
+#define LOCK_WAIT_MS 25
 
 const struct config_server *daemon_server(const struct daemon *d, uint64_t id)
 {
@@ -253,13 +257,26 @@ struct daemon *daemon_open(uv_loop_t *loop, const struct config *config,
 	return d;
 }
 
+/* A blixd that was killed while it started a child leaves its lock to that child until the child's
+ * exec has closed it: a moment's patience. */
+static int take_lock(struct daemon *d, struct blix_error *err)
+{
+	cleanup(freep) char *path = xasprintf("%s/lock", d->config->state_dir);
+	int rc = file_lock(path, &d->lock_fd, err);
+
+	for (unsigned i = 0; i < LOCK_TRIES && rc == -BLIX_E_BUSY; i++) {
+		(void)poll(NULL, 0, LOCK_WAIT_MS);
+		rc = file_lock(path, &d->lock_fd, err);
+	}
+	return rc;
+}
+
 int daemon_start(struct daemon *d, struct blix_error *err)
 {
-	cleanup(freep) char *lock = xasprintf("%s/lock", d->config->state_dir);
 	struct blix_error ignored;
 	int rc;
 
-	if ((rc = file_lock(lock, &d->lock_fd, err)) < 0) {
+	if ((rc = take_lock(d, err)) < 0) {
 		blix_hint(err, "another blixd uses this state directory");
 		return rc;
 	}

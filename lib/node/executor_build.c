@@ -49,7 +49,6 @@ static void on_built(struct job *job, struct child_result *result)
 	/* Marks a directory that was just made, also one that failed half-way. */
 	(void)host_owner(job->e, job->vm, &epoch);
 	if (strcmp(current, out_path) == 0) {
-		generation_keep(job);
 		end_build(job, false);
 		return;
 	}
@@ -155,6 +154,10 @@ static int prepare(struct job *job, bool update, const char *flake)
 		rc = adopt_point(job->e, job->vm, flake, &job->err);
 	if (rc == 0)
 		job_did(job, JOURNAL_WRAPPER);
+	/* Before the build, since nobody would miss them after it: a root may lead to nothing yet.
+	 */
+	if (rc == 0)
+		generation_keep(job);
 	return rc == 0 ? job_make_tmp(job) : rc;
 }
 

@@ -73,6 +73,8 @@ void job_settle(struct job *job)
 
 	for (size_t i = 0; i < job->n_intents; i++)
 		node_journal_settle(job->e->journal, job->intents[i].serial, result);
+	if (job->n_intents > 0)
+		crash_point("job-settled");
 	job->n_intents = 0;
 }
 
@@ -153,7 +155,9 @@ static enum probe probe_console(struct question *q)
 /* An unknown process makes the VM Unknown in the words of the look. */
 static enum probe probe_start(struct question *q)
 {
-	return q->seen->process == PROCESS_RUNNING || q->seen->exited ? PROBE_DONE : PROBE_NOT_DONE;
+	return q->seen->process == PROCESS_RUNNING && q->seen->epoch == q->intent->epoch
+	               ? PROBE_DONE
+	               : PROBE_NOT_DONE;
 }
 
 static enum probe probe_end(struct question *q)

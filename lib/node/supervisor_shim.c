@@ -17,9 +17,8 @@
 
 #define SHIM_DEADLINE_MS 30000
 
-static bool fits(const struct config *config, bool named)
+static bool fits(const struct config *config)
 {
-	(void)named;
 	(void)config;
 	return true;
 }
@@ -56,7 +55,7 @@ static bool kill_group(const struct job *job)
 	       cgroup_kill(inner, NULL) == 0;
 }
 
-void supervisor_signal_process(struct job *job, int sig)
+static void send_signal(struct job *job, int sig)
 {
 	const struct identity *who = &job->identity;
 	cleanup(closep) int fd = -1;
@@ -70,4 +69,4 @@ void supervisor_signal_process(struct job *job, int sig)
 }
 
 const struct supervisor supervisor_shim = {
-	.name = "shim", .fits = fits, .start = start, .send_signal = supervisor_signal_process};
+	.name = "shim", .fits = fits, .start = start, .send_signal = send_signal};

@@ -35,6 +35,32 @@ static const char *built_or(const char *name)
 	return access(path, F_OK) == 0 ? built : name;
 }
 
+/* Notes its life in the file .fake/witness, where a test made one, and whether another of the same
+ * VM lives: each holds a lock while it does, whatever ends it. */
+static void witness(const char *what, const char *name)
+{
+	static int alive = -1; /* stays open */
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	char path[PATH_MAX], owner[512], line[PATH_MAX];
+	int fd, n;
+
+	(void)snprintf(path, sizeof(path), "%s/.fake/witness", fake_state_dir());
+	fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	(void)snprintf(path, sizeof(path), "%s/.fake/%s.alive", fake_state_dir(), name);
+	if (alive < 0)
+		alive = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	if (fcntl(alive, F_OFD_SETLK, &lock) < 0)
+		what = "DOUBLE";
+	if (!fake_read(".blix.json", owner, sizeof(owner)))
+		(void)snprintf(owner, sizeof(owner), "no owner");
+	owner[strcspn(owner, "\n")] = '\0';
+	n = snprintf(line, sizeof(line), "%s %s pid=%d %s\n", what, name, (int)getpid(), owner);
+	(void)!write(fd, line, (size_t)n);
+	(void)close(fd);
+}
+
 int main(void)
 {
 	char here[PATH_MAX] = "/";
@@ -61,6 +87,7 @@ int main(void)
 	(void)sigemptyset(&set);
 	(void)sigaddset(&set, SIGTERM);
 	(void)sigprocmask(SIG_BLOCK, &set, NULL);
+	witness("start", strrchr(here, '/') + 1);
 	if (strcmp(mode, "silent") != 0) {
 		(void)printf("fake: ready\n");
 		(void)fflush(stdout);
@@ -68,5 +95,6 @@ int main(void)
 	do {
 		(void)sigwait(&set, &got);
 	} while (strcmp(mode, "stubborn") == 0);
+	witness("end", strrchr(here, '/') + 1);
 	return 0;
 }

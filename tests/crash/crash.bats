@@ -1,0 +1,37 @@
+#!/usr/bin/env bats
+# blixd dies at every crash point of every operation, and at random times: afterwards the host looks as if it had not.
+# CRASH_TWICE=N tries every N-th point with a second crash during the recovery as well; ROUNDS kills in the churn.
+
+bats_require_minimum_version 1.5.0
+
+tried() { # WHO OPERATION [FIRST STEP]
+	run "$BATS_TEST_DIRNAME/enumerate" "$@"
+	echo "$output"
+	[ "$status" = 0 ]
+	[[ ${lines[-1]} =~ ^"$1 $2: "([0-9]+)" points, "([0-9]+)" tried, 0 ended otherwise"$ ]]
+	echo "# ${lines[-1]}" >&3
+}
+
+@test "create: blixd dies at each point" { tried blixd create; }
+@test "start: blixd dies at each point" { tried blixd start; }
+@test "stop: blixd dies at each point" { tried blixd stop; }
+@test "stop --force: blixd dies at each point" { tried blixd kill; }
+@test "update: blixd dies at each point" { tried blixd update; }
+@test "delete: blixd dies at each point" { tried blixd delete; }
+
+@test "start: blix-shim dies at each point" { tried shim start; }
+
+@test "a second crash during the recovery" {
+	local operation
+	for operation in create start update delete; do
+		tried twice "$operation" 3 "${CRASH_TWICE:-17}"
+	done
+}
+
+@test "blixd is killed at random times while VMs start and stop: 0 stopped, 0 doubled, 0 lost, 0 left over" {
+	run "$BATS_TEST_DIRNAME/churn"
+	echo "$output"
+	[ "$status" = 0 ]
+	[[ ${lines[-1]} == "churn: ${ROUNDS:-40} kills, "*"0 stopped, 0 doubled, 0 lost, 0 left over" ]]
+	echo "# ${lines[-1]}" >&3
+}
