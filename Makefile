@@ -128,17 +128,13 @@ tsan: $(B)/tests/test_consensus $(B)/tests/test_node_executor | all fakes ## run
 # Each tier is a folder of *.bats; they find the programs in $BLIX_BUILD/bin and on PATH.
 BATSENV = BLIX_BUILD=$(abspath $(B)) PATH=$(abspath $(B))/bin:$(abspath $(B))/libexec:$$PATH
 crash: $(B)/tests/crash/journal_open
-cli cluster guest crash: all fakes
+cli cluster guest systemd crash: all fakes
 	@if ls tests/$@/*.bats >/dev/null 2>&1; then $(BATSENV) bats $(BATSFLAGS) tests/$@; else echo 1..0; fi
 cli: ## run tests/cli: the real programs, bad input, installation
 cluster: ## run tests/cluster: three servers, a fake microvm, kills
 crash: ## run tests/crash: blixd dies at every crash point, and at random times
 guest: ## run tests/guest: real nix, real QEMU, real guests
-
-$(B)/tests/crash/%: $(B)/tests/crash/%.o $(LIB)
-	@mkdir -p $(@D)
-	@echo "  LD  $@"
-	$(Q)$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
+systemd: ## run tests/systemd: a host with systemd as its init (root)
 
 $(B)/tests/crash/%: $(B)/tests/crash/%.o $(LIB)
 	@mkdir -p $(@D)
@@ -211,7 +207,7 @@ clean: ## remove build/
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-.PHONY: all unit tsan cli cluster guest crash fuzz bench soak objects syntax format format-check layers purity crashless style tidy cppcheck shell fakes benches \
+.PHONY: all unit tsan cli cluster guest systemd crash fuzz bench soak objects syntax format format-check layers purity crashless style tidy cppcheck shell fakes benches \
 	check-api check-man lint check man install clean help
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

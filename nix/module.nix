@@ -77,7 +77,7 @@ in
       socket = optional types.path "The API's socket.";
       microvmsDir = optional types.path "Where microVMs live.";
       microvm = optional types.path "The microvm command to drive.";
-      supervision = optional (types.enum [ "auto" "shim" ]) "Who stands by the VMs' processes.";
+      supervision = optional (types.enum [ "auto" "systemd" "shim" ]) "Who stands by the VMs' processes.";
       electionTimeoutMs = optional types.ints.positive "How long without a leader before an election.";
       heartbeatMs = optional types.ints.positive "How often the leader is heard of.";
       buildsMax = optional types.ints.positive "How many builds may run at once.";

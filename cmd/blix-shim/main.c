@@ -26,7 +26,8 @@ enum {
 	OPTION_UID,
 	OPTION_EPOCH,
 	OPTION_CGROUP,
-	OPTION_CHDIR
+	OPTION_CHDIR,
+	OPTION_ENDED
 };
 
 const char *argp_program_version = "blix-shim " BLIX_VERSION;
@@ -44,6 +45,10 @@ static uint64_t number(struct argp_state *state, const char *option, const char 
 /* What is missing or wrong, or NULL. */
 static const char *problem(const struct shim_options *options)
 {
+	if (options->ended)
+		return options->run == NULL || options->argv != NULL
+		               ? "--ended goes with --run, without a program"
+		               : NULL;
 	if (options->run == NULL || options->console == NULL)
 		return "--run and --console are needed";
 	if (options->console[0] == '\0' || options->console[strlen(options->console) - 1] == '/')
@@ -75,6 +80,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case OPTION_CGROUP:
 		options->cgroup = arg;
+		return 0;
+	case OPTION_ENDED:
+		options->ended = true;
 		return 0;
 	case OPTION_CHDIR:
 		options->chdir = arg;
@@ -145,6 +153,8 @@ int main(int argc, char **argv)
 		{"cgroup", OPTION_CGROUP, "DIR", 0,
 	         "Stand in this control group, made when missing", 0},
 		{"chdir", OPTION_CHDIR, "DIR", 0, "Start PROGRAM in DIR", 0},
+		{"ended", OPTION_ENDED, NULL, 0,
+	         "Run nothing: write to exit.json how the process of a systemd unit ended", 0},
 		{0},
 	};
 	static const struct argp argp = {
@@ -160,5 +170,5 @@ int main(int argc, char **argv)
 
 	argp_err_exit_status = blix_code_info(BLIX_E_INVALID)->exit;
 	(void)argp_parse(&argp, argc, argv, ARGP_IN_ORDER, NULL, &options);
-	return invoke(&options);
+	return options.ended ? ended_record(options.run) : invoke(&options);
 }

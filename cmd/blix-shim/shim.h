@@ -15,6 +15,7 @@ struct shim_options {
 	const char *run;     /* directory of alive, shim.sock, status.json and exit.json */
 	const char *console; /* log of what the program prints */
 	uint64_t console_max;
+	bool ended;      /* only record how the unit's process ended */
 	const char *uid; /* "" when not given */
 	uint64_t epoch;
 	const char *cgroup; /* to stand in, NULL: none */
@@ -89,5 +90,8 @@ void serve_output(struct serve *serve, const char *data, size_t n);
 void serve_kill(const struct serve *serve);
 /* Answers those who wait, and closes all. */
 void serve_done(struct serve *serve, const char *answer, size_t n);
+
+/* ended.c: writes RUN/exit.json from what systemd tells an ExecStopPost. Returns the exit code. */
+int ended_record(const char *run);
 
 #endif

@@ -84,11 +84,9 @@ static void show_timings(const cJSON *object)
 {
 	static const struct {
 		const char *label, *path;
-	} steps[] = {{"queue", "status.timings.queueMs"},
-	             {"resolve", "status.timings.resolveMs"},
-	             {"build", "status.timings.buildMs"},
-	             {"start", "status.timings.startMs"},
-	             {"ready", "status.timings.readyMs"}};
+	} steps[] = {{"queue", "status.timings.queueMs"}, {"resolve", "status.timings.resolveMs"},
+	             {"build", "status.timings.buildMs"}, {"start", "status.timings.startMs"},
+	             {"boot", "status.timings.bootMs"},   {"ready", "status.timings.readyMs"}};
 	struct buf line;
 
 	buf_init(&line, 512);
@@ -102,6 +100,25 @@ static void show_timings(const cJSON *object)
 			                 text);
 	}
 	print_field("timings", line.data != NULL ? line.data : "");
+	buf_done(&line);
+}
+
+/* "stop 12: ask 0ms, term 30s, end 30s" */
+static void show_operation(const cJSON *object)
+{
+	const cJSON *step;
+	struct buf line;
+
+	buf_init(&line, 1024);
+	cJSON_ArrayForEach (step, at(object, "status.operation.steps")) {
+		char text[32];
+
+		format_duration(text, sizeof(text), u64_at(step, "afterMs"));
+		(void)buf_printf(&line, "%s %s %s", line.len > 0 ? "," : ":", text_at(step, "name"),
+		                 text);
+	}
+	print_fieldf("operation", "%s %s%s", text_at(object, "status.operation.verb"),
+	             text_at(object, "status.operation.id"), line.data != NULL ? line.data : "");
 	buf_done(&line);
 }
 
@@ -152,6 +169,7 @@ static void show_vm(const cJSON *object)
 	show_system(object);
 	show_generation(object);
 	show_usage(object);
+	show_operation(object);
 	show_timings(object);
 	show_spec(object);
 	print_field("uid", text_at(object, "metadata.uid"));

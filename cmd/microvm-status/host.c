@@ -20,7 +20,10 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#define UNIT_NAMES_MAX 8 /* more are asked for by pattern */
+#define UNIT_NAMES_MAX  8  /* more are asked for by pattern */
+#define UNIT_PATIENCE   5  /* times --timeout: systemd is deaf while it reloads */
+#define UNIT_AGAIN_MS   20 /* until a unit that is between two states is asked about again */
+#define UNIT_PROPERTIES "Id,ActiveState,SubState,MainPID,WorkingDirectory,InvocationID,Environment"
 
 static int wait_readable(int fd, uint64_t deadline_ms)
 {
@@ -109,6 +112,10 @@ static void unit_set(struct unit *u, const char *key, const char *value)
 		xreplace(&u->sub_state, value);
 	else if (strcmp(key, "WorkingDirectory") == 0) /* '!': it may be missing */
 		xreplace(&u->directory, value + (*value == '!' || *value == '-'));
+	else if (strcmp(key, "InvocationID") == 0)
+		xreplace(&u->invocation, value);
+	else if (strcmp(key, "Environment") == 0)
+		xreplace(&u->environment, value);
 	else if (strcmp(key, "MainPID") == 0)
 		(void)parse_u64(value, &u->main_pid, NULL);
 }
@@ -139,26 +146,87 @@ static void parse_units(struct host *host, char *text)
 	}
 }
 
+static void unit_done(struct unit *u)
+{
+	free(u->name);
+	free(u->active_state);
+	free(u->sub_state);
+	free(u->directory);
+	free(u->invocation);
+	free(u->environment);
+}
+
+static void units_clear(struct host *host)
+{
+	for (size_t i = 0; i < host->units_count; i++)
+		unit_done(&host->units[i]);
+	free(host->units);
+	host->units = NULL;
+	host->units_count = 0;
+}
+
+bool unit_is_busy(const struct unit *u)
+{
+	static const char *const at_work[] = {"active", "activating", "reloading", "deactivating",
+	                                      "refreshing"};
+	bool busy = false;
+
+	for (size_t i = 0; i < array_size(at_work) && u->active_state != NULL; i++)
+		busy = busy || strcmp(u->active_state, at_work[i]) == 0;
+	return busy;
+}
+
+/* One between two states: its process has ended, and systemd does what comes after. */
+static bool any_is_between(const struct host *host)
+{
+	for (size_t i = 0; i < host->units_count; i++) {
+		const struct unit *u = &host->units[i];
+
+		if (u->main_pid == 0 && unit_is_busy(u) && strcmp(u->active_state, "active") != 0)
+			return true;
+	}
+	return false;
+}
+
+static bool ask_units(struct host *host, char *const *argv, uint64_t deadline_ms)
+{
+	uint64_t now_ms = clock_boot_ms();
+	cleanup(buf_done) struct buf out;
+
+	buf_init(&out, LIMIT_STATUS);
+	units_clear(host);
+	if (now_ms >= deadline_ms || !child_output(argv, (unsigned)(deadline_ms - now_ms), &out) ||
+	    out.data == NULL)
+		return false;
+	parse_units(host, out.data);
+	return true;
+}
+
+/* Units between two states are asked about again: soon they are in one. */
 static void load_units(struct host *host)
 {
 	const struct options *options = host->options;
 	bool pattern = options->names_count == 0 || options->names_count > UNIT_NAMES_MAX;
-	char every[] = "microvm@*.service";
-	char *names[UNIT_NAMES_MAX] = {NULL};
-	char *argv[6 + UNIT_NAMES_MAX] = {
+	uint64_t deadline_ms = clock_boot_ms() + (uint64_t)options->timeout_ms * UNIT_PATIENCE;
+	char *names[UNIT_NAMES_MAX * 2] = {NULL};
+	char *argv[6 + UNIT_NAMES_MAX * 2] = {
 		(char[]){"systemctl"}, (char[]){"show"}, (char[]){"--no-pager"},
-		(char[]){"--property=Id,ActiveState,SubState,MainPID,WorkingDirectory"},
-		(char[]){"--"}};
-	cleanup(buf_done) struct buf out;
+		(char[]){"--property=" UNIT_PROPERTIES}, (char[]){"--"}};
+	bool told;
 
-	buf_init(&out, LIMIT_STATUS);
-	for (size_t i = 0; !pattern && i < options->names_count; i++)
-		names[i] = argv[5 + i] = xasprintf("microvm@%s.service", options->names[i]);
-	if (pattern)
-		argv[5] = every;
-	if (child_output(argv, options->timeout_ms, &out) && out.data != NULL)
-		parse_units(host, out.data);
-	else
+	for (size_t i = 0; !pattern && i < options->names_count; i++) {
+		names[i * 2] = xasprintf("microvm@%s.service", options->names[i]);
+		names[i * 2 + 1] = xasprintf("blix-vm-%s.service", options->names[i]);
+	}
+	if (pattern) {
+		names[0] = xstrdup("microvm@*.service");
+		names[1] = xstrdup("blix-vm-*.service");
+	}
+	memcpy(argv + 5, names, sizeof(names));
+	while ((told = ask_units(host, argv, deadline_ms)) && any_is_between(host) &&
+	       clock_boot_ms() + UNIT_AGAIN_MS < deadline_ms)
+		(void)poll(NULL, 0, UNIT_AGAIN_MS);
+	if (!told)
 		host->units_error = xstrdup("systemctl did not answer");
 	for (size_t i = 0; i < array_size(names); i++)
 		free(names[i]);
@@ -173,13 +241,7 @@ void host_init(struct host *host, const struct options *options)
 
 void host_done(struct host *host)
 {
-	for (size_t i = 0; i < host->units_count; i++) {
-		free(host->units[i].name);
-		free(host->units[i].active_state);
-		free(host->units[i].sub_state);
-		free(host->units[i].directory);
-	}
-	free(host->units);
+	units_clear(host);
 	free(host->units_error);
 	free(host->candidates);
 	(void)pthread_mutex_destroy(&host->lock);
@@ -189,7 +251,9 @@ void host_done(struct host *host)
  * same name. */
 const struct unit *host_unit(struct host *host, const char *name, const char *dir)
 {
-	cleanup(freep) char *id = xasprintf("microvm@%s.service", name);
+	cleanup(freep) char *own = xasprintf("microvm@%s.service", name);
+	cleanup(freep) char *transient = xasprintf("blix-vm-%s.service", name);
+	const struct unit *found = NULL;
 
 	(void)pthread_mutex_lock(&host->lock);
 	if (!host->asked) {
@@ -203,13 +267,15 @@ const struct unit *host_unit(struct host *host, const char *name, const char *di
 		const struct unit *u = &host->units[i];
 		struct stat a, b;
 
-		if (u->name == NULL || strcmp(u->name, id) != 0)
+		if (u->name == NULL ||
+		    (strcmp(u->name, own) != 0 && strcmp(u->name, transient) != 0))
 			continue;
 		if (u->directory != NULL && stat(u->directory, &a) == 0 && stat(dir, &b) == 0 &&
-		    a.st_dev == b.st_dev && a.st_ino == b.st_ino)
-			return u;
+		    a.st_dev == b.st_dev && a.st_ino == b.st_ino &&
+		    (found == NULL || (unit_is_busy(u) && !unit_is_busy(found))))
+			found = u;
 	}
-	return NULL;
+	return found;
 }
 
 /* The command name is the file's own, cut at 15 bytes; Nix puts a dot before that of a wrapped

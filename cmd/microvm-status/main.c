@@ -186,7 +186,7 @@ int main(int argc, char **argv)
 		{"run-dir", OPTION_RUN, "DIR", 0,
 	         "Directory of blix-shim's run directories (/run/blix/vms)", 0},
 		{"timeout", OPTION_TIMEOUT, "MS", 0,
-	         "Wait at most MS for each control socket, and for systemd (1000)", 0},
+	         "Wait at most MS for each control socket, five times MS for systemd (1000)", 0},
 		{"systemd-dir", OPTION_SYSTEMD, "DIR", 0,
 	         "Ask systemd only if DIR exists (/run/systemd/system)", 0},
 		{0},

@@ -22,10 +22,12 @@ struct options {
 };
 
 struct unit {
-	char *name; /* "microvm@web.service" */
+	char *name; /* "microvm@web.service", or "blix-vm-web.service" of blix */
 	char *active_state;
 	char *sub_state;
 	char *directory;
+	char *invocation;  /* id of this run of the unit */
+	char *environment; /* BLIX_UID tells whose it is */
 	uint64_t main_pid;
 };
 
@@ -50,7 +52,9 @@ struct host {
 
 void host_init(struct host *host, const struct options *options);
 void host_done(struct host *host);
-/* The unit of the VM `name` whose directory is `dir`, or NULL. */
+/* At work: not at rest, neither well nor failed. */
+bool unit_is_busy(const struct unit *u);
+/* The unit of the VM `name` whose directory is `dir`, or NULL; one at work if there is one. */
 const struct unit *host_unit(struct host *host, const char *name, const char *dir);
 /* Processes that are a hypervisor in the directory `st`; *ret_pid is the first of them. */
 unsigned host_find(struct host *host, const struct stat *st, pid_t *ret_pid);
@@ -62,6 +66,7 @@ struct item {
 	char *dir;
 	int fd;       /* of dir */
 	char uid[64]; /* of .blix.json; "" when foreign */
+	bool ended;   /* the run directory may tell how the last run ended */
 	cJSON *json;
 	char error[1024];
 };

@@ -150,6 +150,8 @@ static void add_pid(struct item *item, uint64_t pid)
 
 	if (process_start_time((pid_t)pid, &r.start_time, NULL) < 0)
 		return;
+	r.started_at = clock_wall_ms() - clock_boot_ms() +
+	               r.start_time * 1000 / (uint64_t)sysconf(_SC_CLK_TCK);
 	(void)snprintf(r.boot_id, sizeof(r.boot_id), "%s", clock_boot_id());
 	add_process(item, &r);
 }
@@ -188,13 +190,46 @@ static void add_supervision(struct item *item, const char *who)
 	json_add_string(item->json, "supervision", who);
 }
 
+static void add_unit(struct item *item, const struct unit *u)
+{
+	cJSON *unit = json_object();
+
+	json_add_text(unit, "name", u->name);
+	json_add_text(unit, "activeState", u->active_state);
+	json_add_text(unit, "subState", u->sub_state);
+	if (u->invocation != NULL && u->invocation[0] != '\0')
+		json_add_text(unit, "invocationId", u->invocation);
+	json_add_u64(unit, "mainPid", u->main_pid <= INT32_MAX ? u->main_pid : 0);
+	json_add(item->json, "unit", unit);
+}
+
+/* The shim is the main process of a unit: systemd stands by both. Only one whose control group says
+ * so is asked about. */
+static bool is_in_unit(struct item *item, const struct record *r)
+{
+	cleanup(freep) char *path = xasprintf("/proc/%" PRIu64 "/cgroup", r->shim_pid);
+	cleanup(freep) char *part = xasprintf("/blix-vm-%s.service", item->name);
+	cleanup(buf_done) struct buf groups;
+	const struct unit *u;
+
+	buf_init(&groups, RECORD_MAX);
+	if (file_read_at(AT_FDCWD, path, &groups, NULL) < 0 || groups.data == NULL ||
+	    strstr(groups.data, part) == NULL)
+		return false;
+	u = host_unit(item->host, item->name, item->dir);
+	if (u == NULL || u->main_pid == 0 || u->main_pid != r->shim_pid)
+		return false;
+	add_unit(item, u);
+	return true;
+}
+
 /* True when the run directory decides. */
 static bool look_at_shim(struct item *item, enum vm_state *ret)
 {
 	struct record r = {0};
 	cleanup(freep) char *path = xasprintf("%s/%s", item->host->options->run_dir, item->name);
 	cleanup(closep) int run = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	bool mine, ended;
+	bool mine;
 
 	if (run < 0) {
 		if (errno != ENOENT)
@@ -207,11 +242,13 @@ static bool look_at_shim(struct item *item, enum vm_state *ret)
 		item_error(item, "the process belongs to another VM of this name, uid %s", r.uid);
 	if (r.live) {
 		*ret = is_identified(item, &r) ? VM_RUNNING : VM_UNKNOWN;
-		add_supervision(item, r.locked ? "shim" : "none");
+		add_supervision(item, !r.locked              ? "none"
+		                      : is_in_unit(item, &r) ? "systemd"
+		                                             : "shim");
 		add_process(item, &r);
 		return true;
 	}
-	ended = mine && add_exit(item, run);
+	item->ended = mine; /* whoever stood by it: the end is read when nothing runs any more */
 	if (r.strays && !r.locked) {
 		item_error(item, "processes that it started are left in %s", r.cgroup);
 		*ret = VM_UNKNOWN;
@@ -220,34 +257,46 @@ static bool look_at_shim(struct item *item, enum vm_state *ret)
 	}
 	if (!r.locked)
 		return false;
-	*ret = ended ? VM_STOPPED : VM_UNKNOWN; /* unknown: just starting, or just ending */
+	*ret = add_exit(item, run) ? VM_STOPPED
+	                           : VM_UNKNOWN; /* unknown: just starting, or just ending */
 	add_supervision(item, "shim");
 	return true;
 }
 
+/* A unit of blix carries the uid of its VM: that of another VM of this name is not ours. */
+static bool unit_is_strange(const struct item *item, const struct unit *u)
+{
+	static const char key[] = "BLIX_UID=";
+	const char *at = u->environment;
+	size_t n = strlen(item->uid);
+
+	while (at != NULL && strncmp(at, key, strlen(key)) != 0) {
+		at = strchr(at, ' ');
+		at = at != NULL ? at + 1 : NULL;
+	}
+	if (at == NULL || n == 0)
+		return false;
+	at += strlen(key);
+	return strncmp(at, item->uid, n) != 0 || (at[n] != ' ' && at[n] != '\0');
+}
+
 static bool look_at_unit(struct item *item, enum vm_state *ret)
 {
-	static const char *const at_work[] = {"active", "activating", "reloading", "deactivating",
-	                                      "refreshing"};
 	const struct unit *u = host_unit(item->host, item->name, item->dir);
-	bool busy = false;
 	uint64_t ticks;
-	cJSON *unit;
 
 	if (u == NULL)
 		return false;
-	unit = json_object();
-	json_add_text(unit, "activeState", u->active_state);
-	json_add_text(unit, "subState", u->sub_state);
-	json_add_u64(unit, "mainPid", u->main_pid <= INT32_MAX ? u->main_pid : 0);
-	json_add(item->json, "unit", unit);
-	for (size_t i = 0; i < array_size(at_work) && u->active_state != NULL; i++)
-		busy = busy || strcmp(u->active_state, at_work[i]) == 0;
-	if (u->main_pid > 0 && u->main_pid <= INT32_MAX &&
-	    process_start_time((pid_t)u->main_pid, &ticks, NULL) == 0) {
+	add_unit(item, u);
+	if (unit_is_busy(u) && unit_is_strange(item, u)) {
+		item_error(item, "%s belongs to another VM of this name", u->name);
+		*ret = VM_UNKNOWN;
+	} else if (u->main_pid > 0 && u->main_pid <= INT32_MAX &&
+	           process_start_time((pid_t)u->main_pid, &ticks, NULL) == 0) {
 		*ret = VM_RUNNING;
 		add_pid(item, u->main_pid);
-	} else if (busy) {
+	} else if (unit_is_busy(u)) {
+		item_error(item, "%s is %s without a process", u->name, u->active_state);
 		*ret = VM_UNKNOWN;
 	} else {
 		return false;
@@ -281,11 +330,23 @@ static enum vm_state look_at_processes(struct item *item)
 	return VM_STOPPED;
 }
 
+/* Last, since a unit that is just ending writes it as it goes. */
+static void add_last_exit(struct item *item)
+{
+	cleanup(freep) char *path = xasprintf("%s/%s", item->host->options->run_dir, item->name);
+	cleanup(closep) int run = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (run >= 0)
+		(void)add_exit(item, run);
+}
+
 enum vm_state supervision_look(struct item *item)
 {
 	enum vm_state state;
 
 	if (look_at_shim(item, &state) || look_at_unit(item, &state))
 		return state;
+	if (item->ended)
+		add_last_exit(item);
 	return look_at_processes(item);
 }

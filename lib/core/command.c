@@ -199,6 +199,7 @@ static void put_report(struct buf *out, const struct command *c)
 	put_u32(out, r->duration_ms);
 	put_u32(out, r->wait_ms);
 	put_u8(out, r->stable);
+	put_u8(out, (uint8_t)r->stop);
 }
 
 static void get_report(struct codec *in, struct command *c)
@@ -219,6 +220,9 @@ static void get_report(struct codec *in, struct command *c)
 	r->duration_ms = get_u32(in);
 	r->wait_ms = get_u32(in);
 	r->stable = get_bool(in);
+	r->stop = (enum vm_stop)get_u8(in);
+	if (r->stop >= VM_STOP_COUNT)
+		in->failed = true;
 	if (r->kind < VM_REPORT_BUILDING)
 		in->failed = true;
 }

@@ -33,13 +33,16 @@ enum command_kind {
 
 enum vm_verb { VM_VERB_START = 1, VM_VERB_STOP = 2, VM_VERB_RESTART = 3 };
 
+/* The steps of a stop, in order. */
+enum vm_stop { VM_STOP_NONE, VM_STOP_ASK, VM_STOP_TERM, VM_STOP_KILL, VM_STOP_COUNT };
+
 /* What a node saw of a VM. Each names the (uid, epoch) it is about and is dropped when that is not
  * the current one; GONE is about a holder and needs only the uid. */
 enum vm_report_kind {
 	VM_REPORT_BUILDING = 1, /* microvm -c or -u began */
 	VM_REPORT_STARTING = 2, /* built; the runner is being started. runner, build_ms */
 	VM_REPORT_RUNNING = 3,  /* pid, started_ms, runner, start_ms */
-	VM_REPORT_READY = 4,    /* ready_ms */
+	VM_REPORT_READY = 4,    /* boot_ms */
 	VM_REPORT_STOPPED = 5,  /* it was asked to stop and its process is gone. exit_code */
 	VM_REPORT_EXITED = 6,   /* it ended by itself. exit_code, stable, wait_ms; code, reason and
 	                           message unless it ended cleanly */
@@ -51,6 +54,7 @@ enum vm_report_kind {
 	VM_REPORT_BUILT = 12,   /* runner is built while another runs. build_ms */
 	VM_REPORT_NOT_BUILT = 13, /* it could not be. code, reason, message */
 	VM_REPORT_REPAIRED = 14,  /* of its image: message says what */
+	VM_REPORT_STOP = 15,      /* a step of its stop begins. stop */
 	VM_REPORT_KIND_COUNT
 };
 
@@ -64,9 +68,10 @@ struct vm_report {
 	uint64_t pid;
 	uint64_t started_ms;  /* wall clock, as the supervisor noted it */
 	int32_t exit_code;    /* of the run that ended; -1: none did */
-	uint32_t duration_ms; /* build_ms, start_ms or ready_ms */
+	uint32_t duration_ms; /* build_ms, start_ms or boot_ms */
 	uint32_t wait_ms;     /* the pause before the next start, if there is to be one */
 	bool stable;          /* the run that ended was long, or ready */
+	enum vm_stop stop;
 };
 
 struct command {

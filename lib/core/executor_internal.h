@@ -106,6 +106,8 @@ bool report_end(struct turn *t, struct executor_vm *vm, enum vm_report_kind kind
 /* The next system is built, or (failure) cannot be. */
 void report_built(struct turn *t, struct executor_vm *vm, const struct executor_event *failure);
 void report_repaired(struct turn *t, struct executor_vm *vm, const char *what);
+/* A step of a stop that the state asked for begins. */
+void report_stop(struct turn *t, struct executor_vm *vm, enum executor_stop step);
 void report_unknown(struct turn *t, struct executor_vm *vm);
 /* A failed attempt: Retry with a wait, or Failed. */
 void report_failure(struct turn *t, struct executor_vm *vm, const struct executor_event *failure);

@@ -191,6 +191,16 @@ void report_repaired(struct turn *t, struct executor_vm *vm, const char *what)
 	xreplace(&report_add(t, vm, VM_REPORT_REPAIRED)->message, what);
 }
 
+void report_stop(struct turn *t, struct executor_vm *vm, enum executor_stop step)
+{
+	static const enum vm_stop stops[] = {[STOP_NONE] = VM_STOP_NONE,
+	                                     [STOP_ASK] = VM_STOP_ASK,
+	                                     [STOP_TERM] = VM_STOP_TERM,
+	                                     [STOP_KILL] = VM_STOP_KILL};
+
+	report_add(t, vm, VM_REPORT_STOP)->stop = stops[step];
+}
+
 void report_unknown(struct turn *t, struct executor_vm *vm)
 {
 	struct vm_report *r;

@@ -56,6 +56,9 @@ static void look_again(struct turn *t, struct executor_vm *vm)
 
 static void stop_step(struct turn *t, struct executor_vm *vm, enum executor_stop step)
 {
+	if (vm->stop != step && vm->desired.here &&
+	    (vm->desired.phase == VM_STOPPING || vm->desired.phase == VM_DELETING))
+		report_stop(t, vm, step);
 	vm->stop = step;
 	vm->stop_next_ms = t->now_ms + EXECUTOR_STEP_MS;
 	turn_act(t, vm, EXECUTOR_STOP, step);

@@ -188,6 +188,29 @@ static uint32_t get_ids(struct codec *in, uint64_t *ids)
 	return n;
 }
 
+static void put_marks(struct buf *out, const struct operation_marks *marks)
+{
+	put_u8(out, marks->n);
+	for (size_t i = 0; i < marks->n; i++) {
+		put_u8(out, marks->items[i].step);
+		put_u32(out, marks->items[i].after_ms);
+	}
+}
+
+static void get_marks(struct codec *in, struct operation_marks *marks)
+{
+	uint8_t n = get_u8(in);
+
+	in->failed = in->failed || n > OPERATION_STEPS_MAX;
+	for (marks->n = 0; marks->n < n && !in->failed; marks->n++) {
+		struct operation_mark *mark = &marks->items[marks->n];
+
+		mark->step = get_u8(in);
+		mark->after_ms = get_u32(in);
+		in->failed = in->failed || mark->step >= OPERATION_STEP_COUNT;
+	}
+}
+
 static void put_status(struct buf *out, const struct vm *vm)
 {
 	put_u8(out, vm->ready);
@@ -209,10 +232,12 @@ static void put_status(struct buf *out, const struct vm *vm)
 	put_u32(out, vm->timings.resolve_ms);
 	put_u32(out, vm->timings.build_ms);
 	put_u32(out, vm->timings.start_ms);
+	put_u32(out, vm->timings.boot_ms);
 	put_u32(out, vm->timings.ready_ms);
 	put_u64(out, vm->operation);
 	put_string(out, vm->operation_verb);
 	put_u64(out, vm->operation_ms);
+	put_marks(out, &vm->marks);
 }
 
 static void get_status(struct codec *in, struct vm *vm)
@@ -236,10 +261,12 @@ static void get_status(struct codec *in, struct vm *vm)
 	vm->timings.resolve_ms = get_u32(in);
 	vm->timings.build_ms = get_u32(in);
 	vm->timings.start_ms = get_u32(in);
+	vm->timings.boot_ms = get_u32(in);
 	vm->timings.ready_ms = get_u32(in);
 	vm->operation = get_u64(in);
 	get_string_into(in, &vm->operation_verb, LIMIT_NAME);
 	vm->operation_ms = get_u64(in);
+	get_marks(in, &vm->marks);
 }
 
 void put_vm(struct buf *out, const struct vm *vm)

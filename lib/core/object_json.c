@@ -90,6 +90,7 @@ static cJSON *timings_json(const struct vm_timings *t)
 	add_u64_known(object, "resolveMs", t->resolve_ms);
 	add_u64_known(object, "buildMs", t->build_ms);
 	add_u64_known(object, "startMs", t->start_ms);
+	add_u64_known(object, "bootMs", t->boot_ms);
 	add_u64_known(object, "readyMs", t->ready_ms);
 	return object;
 }
@@ -136,11 +137,20 @@ static cJSON *crashes_json(const struct vm *vm)
 
 static cJSON *operation_json(const struct vm *vm)
 {
-	cJSON *object = json_object();
+	cJSON *object = json_object(), *steps = json_array();
 
 	add_uid(object, "id", vm->operation);
 	json_add_string(object, "verb", vm->operation_verb);
 	json_add_time(object, "startedAt", vm->operation_ms);
+	for (size_t i = 0; i < vm->marks.n; i++) {
+		const struct operation_mark *mark = &vm->marks.items[i];
+		cJSON *step = json_object();
+
+		json_add_string(step, "name", operation_step_name((enum operation_step)mark->step));
+		json_add_u64(step, "afterMs", mark->after_ms);
+		json_push(steps, step);
+	}
+	json_add(object, "steps", steps);
 	return object;
 }
 

@@ -65,6 +65,17 @@ void begin_operation(struct state *s, struct vm *vm, const char *verb)
 	vm->operation = s->revision;
 	vm->operation_ms = s->clock_ms;
 	xreplace(&vm->operation_verb, verb);
+	vm->marks.n = 0;
+}
+
+uint32_t operation_age_ms(const struct state *s, const struct vm *vm)
+{
+	return elapsed_ms(s, vm->operation_ms);
+}
+
+void mark_step(const struct state *s, struct vm *vm, enum operation_step step)
+{
+	operation_mark(&vm->marks, step, operation_age_ms(s, vm));
 }
 
 static void apply_create(struct state *s, const struct command *c, struct command_result *r)
@@ -243,6 +254,7 @@ static void apply_resolve(struct state *s, const struct command *c, struct comma
 	s->revision++;
 	vm = state_edit(s, found);
 	vm->resolver = node->id;
+	mark_step(s, vm, OPERATION_RESOLVE);
 	if (!update) {
 		vm->timings.queue_ms = elapsed_ms(s, vm->operation_ms);
 		vm_move(vm, VM_RESOLVING, s->clock_ms);
@@ -316,6 +328,7 @@ static void apply_assign(struct state *s, const struct command *c, struct comman
 	if (vm->timings.queue_ms > UINT32_MAX / 2) /* clocks of two nodes: never below 0 */
 		vm->timings.queue_ms = 0;
 	vm_move(vm, VM_SCHEDULED, s->clock_ms);
+	mark_step(s, vm, OPERATION_PLACE);
 	state_edited(s, vm);
 	vm_event(s, vm, "vm-scheduled", node->name);
 }

@@ -38,6 +38,8 @@ const struct vm *current_vm(const struct state *s, uint64_t uid, struct command_
 const struct vm *named_vm(const struct state *s, const char *name, uint64_t if_version,
                           struct command_result *r);
 void begin_operation(struct state *s, struct vm *vm, const char *verb);
+uint32_t operation_age_ms(const struct state *s, const struct vm *vm);
+void mark_step(const struct state *s, struct vm *vm, enum operation_step step);
 void vm_start(struct state *s, struct vm *vm);
 void vm_stop(struct state *s, struct vm *vm, uint32_t grace_ms, bool restart);
 

@@ -140,6 +140,9 @@ static bool report_fits(const struct vm *vm, const struct vm_report *report)
 	};
 	enum vm_phase next = to[report->kind];
 
+	if (report->kind == VM_REPORT_STOP)
+		return vm->node == report->node && vm->epoch == report->epoch &&
+		       (vm->phase == VM_STOPPING || vm->phase == VM_DELETING);
 	if (vm->node != report->node || vm->epoch != report->epoch || !vm_is_committed(vm) ||
 	    vm->phase == VM_DELETING)
 		return false;
@@ -196,7 +199,8 @@ static void report_apply(struct state *s, struct vm *vm, const struct vm_report 
 	case VM_REPORT_READY:
 		vm->ready = true;
 		vm->crashes = 0;
-		vm->timings.ready_ms = report->duration_ms;
+		vm->timings.boot_ms = report->duration_ms;
+		vm->timings.ready_ms = operation_age_ms(s, vm);
 		vm_event(s, vm, "vm-ready", "");
 		break;
 	case VM_REPORT_STOPPED:
@@ -222,6 +226,11 @@ static void report_apply(struct state *s, struct vm *vm, const struct vm_report 
 		vm_move(vm, VM_UNKNOWN, s->clock_ms);
 		vm_event(s, vm, "vm-unknown", vm->message);
 		break;
+	case VM_REPORT_STOP:
+		if (report->stop != VM_STOP_ASK)
+			vm_event(s, vm,
+			         report->stop == VM_STOP_TERM ? "vm-terminated" : "vm-killed", "");
+		break;
 	case VM_REPORT_REPAIRED:
 		vm_event(s, vm, "vm-image-repaired", report->message);
 		break;
@@ -231,6 +240,30 @@ static void report_apply(struct state *s, struct vm *vm, const struct vm_report 
 	case VM_REPORT_GONE:
 	case VM_REPORT_KIND_COUNT:
 		abort();
+	}
+}
+
+/* Each report about the way of a VM is a step of its operation. */
+static void mark_report(const struct state *s, struct vm *vm, const struct vm_report *report)
+{
+	static const enum operation_step stops[VM_STOP_COUNT] = {[VM_STOP_ASK] = OPERATION_ASK,
+	                                                         [VM_STOP_TERM] = OPERATION_TERM,
+	                                                         [VM_STOP_KILL] = OPERATION_KILL};
+	static const struct {
+		enum vm_report_kind kind;
+		enum operation_step step;
+	} steps[] = {
+		{VM_REPORT_BUILDING, OPERATION_BUILD}, {VM_REPORT_STARTING, OPERATION_START},
+		{VM_REPORT_RUNNING, OPERATION_RUN},    {VM_REPORT_READY, OPERATION_READY},
+		{VM_REPORT_STOPPED, OPERATION_END},    {VM_REPORT_EXITED, OPERATION_END},
+		{VM_REPORT_RETRY, OPERATION_RETRY},    {VM_REPORT_FAILED, OPERATION_FAIL},
+	};
+
+	if (report->kind == VM_REPORT_STOP && report->stop != VM_STOP_NONE)
+		mark_step(s, vm, stops[report->stop]);
+	for (size_t i = 0; i < array_size(steps); i++) {
+		if (steps[i].kind == report->kind)
+			mark_step(s, vm, steps[i].step);
 	}
 }
 
@@ -254,6 +287,7 @@ void apply_report(struct state *s, const struct command *c, struct command_resul
 	s->revision++;
 	vm = state_edit(s, found);
 	report_apply(s, vm, report);
+	mark_report(s, vm, report);
 	update_reported(s, vm, report);
 	state_edited(s, vm);
 }

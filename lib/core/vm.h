@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "core/operation.h"
 #include "core/update.h"
 
 #include <stdbool.h>
@@ -92,7 +93,9 @@ struct vm_resolved {
 };
 
 struct vm_timings {
-	uint32_t queue_ms, resolve_ms, build_ms, start_ms, ready_ms; /* 0: not yet */
+	uint32_t queue_ms, resolve_ms, build_ms, start_ms;
+	uint32_t boot_ms;  /* from the runner's start until the guest was ready */
+	uint32_t ready_ms; /* of all: from the operation's begin until then */
 };
 
 /* What the runner that lives holds on its node: after an edit of the spec or the system it may be
@@ -151,6 +154,7 @@ struct vm {
 	uint64_t operation;               /* id of the operation under way or last ended */
 	char *operation_verb;             /* "create", "start", ... */
 	uint64_t operation_ms;            /* cluster clock at its begin */
+	struct operation_marks marks;     /* the steps it took */
 	uint64_t holders[VM_HOLDERS_MAX]; /* nodes that may keep something of it */
 	uint32_t n_holders;
 	uint64_t rejected[VM_HOLDERS_MAX]; /* nodes where it failed for good */

@@ -99,6 +99,7 @@ void microvm_argv_status(const struct microvm_host *host, const char *name, stru
 	argv_push(argv, host->status);
 	argv_pushf(argv, "--state-dir=%s", host->microvms_dir);
 	argv_pushf(argv, "--run-dir=%s/vms", host->run_dir);
+	argv_pushf(argv, "--systemd-dir=%s", host->systemd_dir);
 	if (name != NULL)
 		argv_push(argv, name);
 }

@@ -21,8 +21,9 @@ struct microvm_host {
 	const char *gcroots_dir;
 	const char *run_dir;
 	const char *state_dir;
-	const char *cgroups; /* beginning of the names of control groups; NULL: no cgroup v2 */
-	bool single_user;    /* nobody but us can build here: no daemon, no build users */
+	const char *cgroups;     /* beginning of the names of control groups; NULL: no cgroup v2 */
+	const char *systemd_dir; /* exists where systemd is the init */
+	bool single_user;        /* nobody but us can build here: no daemon, no build users */
 };
 
 /* Looks for a nix-daemon socket and the group of build users. */

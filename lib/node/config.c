@@ -20,7 +20,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define STANDARD_DIR "/var/lib/microvms"
 #define CHILD_PATH                                                                                 \
 	"/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:/usr/local/sbin:"            \
 	"/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -35,12 +34,13 @@ void config_init(struct config *config)
 	config->run_dir = xstrdup("/run/blix");
 	config->socket = xstrdup("/run/blix/blix.sock");
 	config->group = xstrdup("blix");
-	config->microvms_dir = xstrdup(STANDARD_DIR);
+	config->microvms_dir = xstrdup(CONFIG_MICROVMS_DIR);
 	config->microvm = xstrdup("");
 	config->libexec_dir = xstrdup("");
 	config->gcroots_dir = xstrdup("/nix/var/nix/gcroots/microvm");
 	config->nix_config = xstrdup("");
 	config->supervision = xstrdup("auto");
+	config->systemd_dir = xstrdup("/run/systemd/system");
 	config->path = xstrdup(CHILD_PATH);
 	config->election_timeout_ms = 1000;
 	config->heartbeat_ms = 100;
@@ -56,11 +56,11 @@ void config_init(struct config *config)
 
 void config_done(struct config *config)
 {
-	char **texts[] = {&config->name,         &config->cluster, &config->state_dir,
-	                  &config->run_dir,      &config->socket,  &config->group,
-	                  &config->microvms_dir, &config->microvm, &config->libexec_dir,
-	                  &config->gcroots_dir,  &config->path,    &config->nix_config,
-	                  &config->supervision};
+	char **texts[] = {&config->name,         &config->cluster,    &config->state_dir,
+	                  &config->run_dir,      &config->socket,     &config->group,
+	                  &config->microvms_dir, &config->microvm,    &config->libexec_dir,
+	                  &config->gcroots_dir,  &config->path,       &config->nix_config,
+	                  &config->supervision,  &config->systemd_dir};
 
 	for (size_t i = 0; i < array_size(texts); i++)
 		free(*texts[i]);
@@ -231,6 +231,7 @@ static int parse_texts(const cJSON *root, struct config *config, struct blix_err
 		{"gcrootsDir", &config->gcroots_dir},
 		{"path", &config->path},
 		{"supervision", &config->supervision},
+		{"systemdDir", &config->systemd_dir},
 	};
 	int rc = 0;
 
@@ -257,11 +258,13 @@ static int parse_generations(const cJSON *root, struct config *config, struct bl
 static int parse_tree(const cJSON *root, struct config *config, struct blix_error *err)
 {
 	static const char *const keys[] = {
-		"name",           "cluster",    "id",          "stateDir",    "runDir",
-		"socket",         "group",      "microvmsDir", "microvm",     "libexecDir",
-		"gcrootsDir",     "path",       "nix",         "buildsMax",   "retryMs",
-		"buildTimeoutMs", "overcommit", "capacity",    "reserved",    "electionTimeoutMs",
-		"heartbeatMs",    "servers",    "supervision", "generations", NULL};
+		"name",        "cluster",    "id",          "stateDir",
+		"runDir",      "socket",     "group",       "microvmsDir",
+		"microvm",     "libexecDir", "gcrootsDir",  "path",
+		"nix",         "buildsMax",  "retryMs",     "buildTimeoutMs",
+		"overcommit",  "capacity",   "reserved",    "electionTimeoutMs",
+		"heartbeatMs", "servers",    "supervision", "generations",
+		"systemdDir",  NULL};
 	int rc;
 
 	if ((rc = json_only_keys(root, keys, err)) < 0 ||
@@ -347,7 +350,7 @@ static void find_microvm(struct config *config)
 
 	if (config->microvm[0] != '\0')
 		return;
-	if (strcmp(config->microvms_dir, STANDARD_DIR) == 0)
+	if (strcmp(config->microvms_dir, CONFIG_MICROVMS_DIR) == 0)
 		own = microvm_find(config->path);
 	take_path(&config->microvm,
 	          own != NULL ? own : xasprintf("%s/microvm", config->libexec_dir));
@@ -381,6 +384,7 @@ static int check_paths(const struct config *config, struct blix_error *err)
 		{"microvmsDir", config->microvms_dir, 0},
 		{"microvm", config->microvm, 0},
 		{"libexecDir", config->libexec_dir, 0},
+		{"systemdDir", config->systemd_dir, 0},
 	};
 
 	for (size_t i = 0; i < array_size(paths); i++) {

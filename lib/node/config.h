@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define CONFIG_MICROVMS_DIR "/var/lib/microvms" /* where the host's own units have theirs */
+
 struct config_server {
 	uint64_t id;
 	char *name;
@@ -31,6 +33,7 @@ struct config {
 	char *gcroots_dir;  /* /nix/var/nix/gcroots/microvm */
 	char *nix_config;   /* lines added to NIX_CONFIG of every child */
 	char *path;         /* PATH of every child */
+	char *systemd_dir;  /* /run/systemd/system: exists where systemd is the init */
 	char *supervision;  /* "auto", or a row of supervisor.h */
 	unsigned election_timeout_ms, heartbeat_ms;
 	unsigned builds_max;        /* resolves and builds at once */

@@ -265,6 +265,8 @@ static void host_fill(struct node_executor *e)
 {
 	const struct config *config = e->config.config;
 
+	(void)program_find("systemctl", config->path, &e->systemctl, NULL);
+	(void)program_find("rm", config->path, &e->rm, NULL);
 	e->status = xasprintf("%s/microvm-status", config->libexec_dir);
 	e->shim = xasprintf("%s/blix-shim", config->libexec_dir);
 	e->home = xasprintf("%s/home", config->state_dir);
@@ -282,6 +284,7 @@ static void host_fill(struct node_executor *e)
 	                                .run_dir = config->run_dir,
 	                                .state_dir = config->state_dir,
 	                                .cgroups = e->cgroups,
+	                                .systemd_dir = config->systemd_dir,
 	                                .single_user = microvm_single_user()};
 }
 
@@ -314,6 +317,8 @@ static void executor_free(struct node_executor *e)
 	executor_actions_done(&e->actions);
 	executor_done(&e->machine);
 	free((void *)e->locals);
+	free(e->systemctl);
+	free(e->rm);
 	free(e->status);
 	free(e->shim);
 	free(e->home);
@@ -330,6 +335,8 @@ int node_executor_open(const struct node_executor_config *config, struct node_ex
 
 	e->config = *config;
 	TAILQ_INIT(&e->ended);
+	TAILQ_INIT(&e->reload_waiting);
+	TAILQ_INIT(&e->reload_served);
 	LIST_INIT(&e->answers);
 	LIST_INIT(&e->told);
 	executor_init(&e->machine, config->node, config->config->builds_max,
@@ -346,7 +353,8 @@ int node_executor_open(const struct node_executor_config *config, struct node_ex
 	(void)uv_idle_init(config->loop, &e->idle);
 	(void)uv_timer_init(config->loop, &e->timer);
 	e->idle.data = e->timer.data = e;
-	e->handles = 2;
+	e->handles = 3;
+	console_cap_start(e);
 	usage_start(e);
 	node_executor_wake(e);
 	*ret = e;
@@ -406,11 +414,13 @@ void node_executor_close(struct node_executor *e, void (*cb)(void *data), void *
 		struct local *local = e->locals[e->n_locals - 1];
 
 		if (local->acting != NULL &&
-		    (local->acting->kind != EXECUTOR_START || local->acting->image.checking))
+		    (local->acting->kind != EXECUTOR_START || local->acting->image.checking ||
+		     e->supervisor->only_asks))
 			job_cancel(local->acting);
 		local_remove(e, local);
 	}
 	uv_close((uv_handle_t *)&e->idle, on_closed);
 	uv_close((uv_handle_t *)&e->timer, on_closed);
 	usage_close(e);
+	uv_close((uv_handle_t *)&e->cap, on_closed);
 }

@@ -157,8 +157,7 @@ enum executor_directory host_owner(const struct node_executor *e, const struct v
 	return DIRECTORY_OURS;
 }
 
-/* The end of a VM's console. */
-static char *console_end(const struct node_executor *e, const char *name)
+char *host_console_end(const struct node_executor *e, const char *name)
 {
 	cleanup(freep) char *own = host_own_dir(e, name);
 	cleanup(freep) char *path = xasprintf("%s/console.log", own);
@@ -217,7 +216,7 @@ static void sight_exit(struct sight *sight, const struct local *local, const str
 		seen->run_ms = item->ended_ms - started_ms;
 	if (!item->exited || item->exit_code == 0)
 		return;
-	console = console_end(local->e, local->vm->name);
+	console = host_console_end(local->e, local->vm->name);
 	runner_error_explain(console, item->exit_code, &err);
 	seen->code = err.code;
 	(void)snprintf(seen->reason, sizeof(seen->reason), "%s", blix_error_reason(&err));

@@ -10,6 +10,7 @@
  *   executor_image.c   what is looked at before a start
  *   executor_generation.c roots of generations
  *   executor_watch.c   the end of a runner, the ready line of a guest
+ *   console_cap.c      the size of consoles that are appended to
  *   supervisor*.c      who stands by a VM's process (supervisor.h)
  */
 #ifndef BLIX_NODE_EXECUTOR_INTERNAL_H
@@ -73,13 +74,15 @@ struct node_executor {
 	struct microvm_host host;
 	const struct supervisor *supervisor;
 	char *status, *shim, *home, *tmp; /* paths */
-	char *cgroups; /* how the control groups of VMs begin, NULL: no cgroup v2 here */
+	char *cgroups;        /* how the control groups of VMs begin, NULL: no cgroup v2 here */
+	char *systemctl, *rm; /* paths, NULL where there are none */
 	struct executor machine;
 	struct executor_actions actions;
 	uv_idle_t idle;
 	uv_timer_t timer;
 	uv_timer_t usage_timer;
 	uint64_t usage_asked;  /* uid of the VM whose hypervisor was asked last in turn */
+	uv_timer_t cap;        /* of consoles */
 	struct local **locals; /* by uid */
 	size_t n_locals, size_locals;
 	uint64_t scanned; /* revision of the state that was scanned */
@@ -88,6 +91,8 @@ struct node_executor {
 	bool looking;     /* a look at unseen VMs is under way */
 	uint64_t look_ms; /* not before */
 	struct job_list ended;
+	struct child *reload; /* systemd's daemon-reload under way */
+	struct job_list reload_waiting, reload_served;
 	bool draining;
 	struct answer_list answers; /* proposals under way */
 	struct answer_list told;    /* and those answered, which the machine has not heard of */
@@ -125,6 +130,9 @@ struct job {
 	struct child *child;
 	void (*next)(struct job *job, struct child_result *result);
 	void (*end)(struct job *job); /* of a job of its own */
+	void (*reloaded)(struct job *job);
+	void (*forgotten)(struct job *job);
+	int signal; /* to send when systemd is ready for it */
 	bool cancelled;
 	char *tmp; /* its private directory, "" none */
 	uv_work_t work;
@@ -211,6 +219,8 @@ int host_claim(const struct node_executor *e, const struct vm *vm, struct blix_e
 int host_mark(const struct node_executor *e, const struct vm *vm, struct blix_error *err);
 /* True when there is anything on the host that bears this name. */
 bool host_has_trace(const struct node_executor *e, const char *name);
+/* The end of a VM's console, the caller's to free. */
+char *host_console_end(const struct node_executor *e, const char *name);
 /* item NULL: microvm-status knows nothing of it. */
 void sight_take(struct sight *sight, const struct local *local, const struct status_vm *item);
 void sight_done(struct sight *sight);
@@ -261,6 +271,12 @@ int generations_remove(const struct node_executor *e, const char *name, struct b
 void auto_roots_prune(const struct node_executor *e);
 /* What an update resolves instead of the spec: the caller's to free by vm_spec_done(). */
 void update_spec(const struct vm *vm, struct vm_spec *ret);
+
+/* console_cap.c */
+/* Looks after consoles from now on, if the supervisor leaves that to us; closed like the timer. */
+void console_cap_start(struct node_executor *e);
+/* Cuts a file that has `half` bytes, keeping them in PATH.1. */
+int console_cut(const char *path, uint64_t half, struct blix_error *err);
 
 /* executor_watch.c */
 /* After it was seen: watches the process, and the console for the ready line. */

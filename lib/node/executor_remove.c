@@ -117,13 +117,23 @@ static int remove_all(const struct job *job, struct blix_error *err)
 	return rc;
 }
 
-static void remove_intended(struct job *job)
+static void remove_files(struct job *job)
 {
 	if (remove_all(job, &job->err) == 0) {
 		job->sighted = true;
 		sight_take(&job->sight, job->local, NULL);
 	}
 	job_end(job);
+}
+
+static void remove_intended(struct job *job)
+{
+	const struct supervisor *supervisor = job->e->supervisor;
+
+	if (supervisor->forget != NULL)
+		supervisor->forget(job, remove_files);
+	else
+		remove_files(job);
 }
 
 void remove_begin(struct job *job)

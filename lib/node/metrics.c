@@ -19,6 +19,7 @@ static const struct {
              {"resolve", offsetof(struct vm_timings, resolve_ms)},
              {"build", offsetof(struct vm_timings, build_ms)},
              {"start", offsetof(struct vm_timings, start_ms)},
+             {"boot", offsetof(struct vm_timings, boot_ms)},
              {"ready", offsetof(struct vm_timings, ready_ms)}};
 
 struct histogram {

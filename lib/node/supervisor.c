@@ -3,24 +3,26 @@
 
 #include "base/alloc.h"
 
-static const struct supervisor *const rows[] = {&supervisor_shim};
+static const struct supervisor *const rows[] = {&supervisor_microvm, &supervisor_transient,
+                                                &supervisor_shim};
 
 int supervisor_choose(const struct config *config, const struct supervisor **ret,
                       struct blix_error *err)
 {
 	bool automatic = strcmp(config->supervision, "auto") == 0;
+	bool known = false;
 
 	for (size_t i = 0; i < array_size(rows); i++) {
 		bool named = strcmp(config->supervision, rows[i]->name) == 0;
 
-		if ((automatic || named) && rows[i]->fits(config)) {
+		known = known || named;
+		if ((automatic || named) && rows[i]->fits(config, named)) {
 			*ret = rows[i];
 			return 0;
 		}
-		if (named)
-			return blix_fail(err, BLIX_E_SPEC,
-			                 "key 'supervision': this host does not have '%s'",
-			                 rows[i]->name);
 	}
-	return blix_fail(err, BLIX_E_SPEC, "key 'supervision' must be auto or shim");
+	if (known)
+		return blix_fail(err, BLIX_E_SPEC, "key 'supervision': this host has no '%s'",
+		                 config->supervision);
+	return blix_fail(err, BLIX_E_SPEC, "key 'supervision' must be auto, systemd or shim");
 }

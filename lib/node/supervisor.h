@@ -12,18 +12,33 @@
 #include "node/config.h"
 
 struct job;
+struct local;
 
 struct supervisor {
-	const char *name; /* "shim": as configured and shown */
-	/* Does this host have what it takes? The first row that fits is taken. */
-	bool (*fits)(const struct config *config);
+	const char *name; /* "shim", "systemd": as configured and shown */
+	/* Does this host have what it takes? named: the configuration asks for it. The first row
+	 * that fits is taken. */
+	bool (*fits)(const struct config *config, bool named);
 	/* START, after the directory and an empty console were prepared. Ends the job. */
 	void (*start)(struct job *job);
 	/* TERM or KILL of job->identity. Ends the job; a process that has ended is success. */
 	void (*send_signal)(struct job *job, int sig);
+	/* A running process was seen, perhaps one that was not started by us. NULL: nothing. */
+	void (*seen)(struct local *local);
+	/* DELETE: takes away what start left outside blix's folders. NULL: nothing. */
+	void (*forget)(struct job *job, void (*next)(struct job *job));
+	/* start's children only ask somebody: they may be ended, what they asked for goes on. */
+	bool only_asks;
+	/* The console is appended to by somebody who knows no limit. */
+	bool appends_console;
 };
 
 extern const struct supervisor supervisor_shim;
+extern const struct supervisor supervisor_microvm;   /* systemd, by the host's own units */
+extern const struct supervisor supervisor_transient; /* systemd, by transient units */
+
+/* By pidfd, to the process that was identified; in every row. */
+void supervisor_signal_process(struct job *job, int sig);
 
 /* -BLIX_E_SPEC when the configuration names none, or one that this host does not have. */
 int supervisor_choose(const struct config *config, const struct supervisor **ret,

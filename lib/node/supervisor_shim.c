@@ -17,8 +17,9 @@
 
 #define SHIM_DEADLINE_MS 30000
 
-static bool fits(const struct config *config)
+static bool fits(const struct config *config, bool named)
 {
+	(void)named;
 	(void)config;
 	return true;
 }
@@ -55,7 +56,7 @@ static bool kill_group(const struct job *job)
 	       cgroup_kill(inner, NULL) == 0;
 }
 
-static void send_signal(struct job *job, int sig)
+void supervisor_signal_process(struct job *job, int sig)
 {
 	const struct identity *who = &job->identity;
 	cleanup(closep) int fd = -1;
@@ -69,4 +70,4 @@ static void send_signal(struct job *job, int sig)
 }
 
 const struct supervisor supervisor_shim = {
-	.name = "shim", .fits = fits, .start = start, .send_signal = send_signal};
+	.name = "shim", .fits = fits, .start = start, .send_signal = supervisor_signal_process};

@@ -344,11 +344,11 @@ MainPID=$!
 WorkingDirectory=/var/lib/microvms/other"
 	look
 	[ "$(got '.items[1] | [.state, .supervision, .process.pid] | @csv')" = "\"running\",\"systemd\",$!" ]
-	[ "$(got '.items[1].unit')" = "{\"activeState\":\"active\",\"subState\":\"running\",\"mainPid\":$!}" ]
+	[ "$(got '.items[1].unit')" = "{\"name\":\"microvm@web.service\",\"activeState\":\"active\",\"subState\":\"running\",\"mainPid\":$!}" ]
 	[ "$(got '.items[0] | [.state, has("unit")] | @csv')" = '"stopped",false' ]
-	[ "$(tail -n 1 argv)" = 'microvm@*.service' ]
+	[ "$(tail -n 2 argv)" = $'microvm@*.service\nblix-vm-*.service' ]
 	look web
-	[ "$(tail -n 2 argv)" = $'--\nmicrovm@web.service' ]
+	[ "$(tail -n 3 argv)" = $'--\nmicrovm@web.service\nblix-vm-web.service' ]
 	kill -9 "$!"
 	wait "$!" || true
 	look web

@@ -140,3 +140,29 @@ another_boot() {
 	[ ! -e "$T/n1/microvms/web" ]
 	[ ! -e "$T/n1/state/orphans" ]
 }
+
+# The steps of the last operation, in a line.
+steps() { field "$1" '.status.operation | [.verb, .steps[].name] | join(" ")'; }
+
+@test "each step of a stop is in its operation: asked, terminated, killed; by force within a second" {
+	cluster_up 1
+	local begin
+	on 1 vm create web --flake "$BASE#demo"
+	[ "$(steps web)" = 'create resolve place build start run' ]
+	on 1 vm stop web --grace 1s
+	[[ $(steps web) == 'stop '*'term end' ]]
+	on 1 vm events web | grep -q vm-terminated
+	echo stubborn >"$T/n1/microvms/.fake/web"
+	on 1 vm start web
+	[[ $(steps web) == 'start place '*'start run' ]]
+	on 1 vm stop web --grace 200ms --timeout 60s
+	[[ $(steps web) == 'stop '*'term kill end' ]]
+	on 1 vm events web | grep -q vm-killed
+	on 1 vm show web | grep -qE '^ *operation +stop [0-9]+: .*term .*, kill .*, end '
+	on 1 vm start web
+	begin=${EPOCHREALTIME/./}
+	on 1 vm stop web --force
+	[ $((${EPOCHREALTIME/./} - begin)) -lt 1000000 ]
+	[ "$(steps web)" = 'stop kill end' ]
+	on 1 vm delete web
+}

@@ -54,6 +54,12 @@ static void chooses_a_supervisor(void **state)
 	assert_int_equal(parse(&config, "{}", &err), 0);
 	assert_int_equal(supervisor_choose(&config, &supervisor, &err), 0);
 	config_done(&config);
+	assert_int_equal(
+		parse(&config, "{\"supervision\":\"systemd\",\"systemdDir\":\"/nowhere\"}", &err),
+		0);
+	assert_int_equal(supervisor_choose(&config, &supervisor, &err), -BLIX_E_SPEC);
+	assert_non_null(strstr(err.text, "this host has no 'systemd'"));
+	config_done(&config);
 	assert_int_equal(parse(&config, "{\"supervision\":\"runit\"}", &err), 0);
 	assert_int_equal(supervisor_choose(&config, &supervisor, &err), -BLIX_E_SPEC);
 	assert_non_null(strstr(err.text, "supervision"));

@@ -197,6 +197,15 @@ static void happy_path(void **state)
 	desk_done(&d);
 }
 
+/* A step of a stop begins, and the state hears of it. */
+static void expect_stop(struct desk *d, enum executor_stop step, enum vm_stop told)
+{
+	assert_int_equal(expect(d, 0, EXECUTOR_STOP)->stop, step);
+	assert_int_equal(expect_report(d, 1, VM_REPORT_STOP)->stop, told);
+	answered(d, BLIX_OK);
+	expect_n(d, 0);
+}
+
 static void stopping_by_steps(void **state)
 {
 	struct desk d;
@@ -207,7 +216,7 @@ static void stopping_by_steps(void **state)
 	d.now_ms += 100000;
 	d.desired.grace_ms = 7000;
 	desire(&d, VM_STOPPING);
-	assert_int_equal(expect(&d, 0, EXECUTOR_STOP)->stop, STOP_ASK);
+	expect_stop(&d, STOP_ASK, VM_STOP_ASK);
 	done(&d, BLIX_OK, NULL, false);
 	expect_n(&d, 0);
 	assert_int_equal(d.at_ms, d.now_ms + EXECUTOR_STEP_MS);
@@ -216,11 +225,11 @@ static void stopping_by_steps(void **state)
 	done(&d, BLIX_OK, NULL, false);
 	assert_int_equal(d.at_ms, d.now_ms + 2000);
 	tick(&d);
-	assert_int_equal(expect(&d, 0, EXECUTOR_STOP)->stop, STOP_TERM);
+	expect_stop(&d, STOP_TERM, VM_STOP_TERM);
 	done(&d, BLIX_OK, NULL, false);
 	assert_int_equal(d.at_ms, d.now_ms + EXECUTOR_STEP_MS);
 	tick(&d);
-	assert_int_equal(expect(&d, 0, EXECUTOR_STOP)->stop, STOP_KILL);
+	expect_stop(&d, STOP_KILL, VM_STOP_KILL);
 	done(&d, BLIX_OK, NULL, false);
 	ended(&d, 137, 100);
 	assert_int_equal(expect_report(&d, 0, VM_REPORT_STOPPED)->exit_code, 137);
@@ -530,7 +539,7 @@ static void deleting(void **state)
 	bring_up(&d);
 	d.desired.grace_ms = 0;
 	desire(&d, VM_DELETING);
-	assert_int_equal(expect(&d, 0, EXECUTOR_STOP)->stop, STOP_KILL);
+	expect_stop(&d, STOP_KILL, VM_STOP_KILL);
 	done(&d, BLIX_OK, NULL, false);
 	ended(&d, 137, 1);
 	expect(&d, 0, EXECUTOR_DELETE);

@@ -642,7 +642,7 @@ static void gives_way(void **state)
 	desire(&d);
 	expect(&d, 1, EXECUTOR_CANCEL);
 	step(&d, (struct executor_event){.kind = EXECUTOR_DONE, .code = BLIX_E_REFUSED});
-	expect(&d, 1, EXECUTOR_STOP);
+	expect(&d, 2, EXECUTOR_STOP); /* and the state hears of it */
 	desk_done(&d);
 
 	desk_init(&d);

@@ -6,6 +6,7 @@
 #include "microvm/nix_error.h"
 #include "microvm/nix_json.h"
 #include "microvm/status.h"
+#include "microvm/unit.h"
 #include "microvm/wrapper.h"
 #include "sys/file.h"
 
@@ -26,6 +27,7 @@ static const struct microvm_host host = {.microvm = "/l/microvm",
                                          .run_dir = "/r",
                                          .state_dir = "/s",
                                          .cgroups = "/c/vm-x",
+                                         .systemd_dir = "/u",
                                          .single_user = true};
 
 static void expect_words(struct argv *argv, const char *const *words, size_t n)
@@ -354,10 +356,96 @@ static void statuses(void **state)
 		assert_true(status_parse(bad[i], strlen(bad[i]), &status, NULL) < 0);
 }
 
+static void unit_words(void **state)
+{
+	static const char *const show[] = {
+		"systemctl",
+		"show",
+		"--no-pager",
+		("--property=LoadState,ActiveState,SubState,FragmentPath,DropInPaths,Environment,"
+	         "WorkingDirectory,NeedDaemonReload,MainPID"),
+		"--",
+		"microvm@web.service"};
+	static const char *const stop[] = {"systemctl", "stop", "--", "microvm@web.service",
+	                                   "microvm-*@web.service"};
+	const struct unit_run run = {.name = "web",
+	                             .uid = 7,
+	                             .epoch = 2,
+	                             .steps = UNIT_TAP | UNIT_VIRTIOFSD,
+	                             .accel = "tcg",
+	                             .systemctl = "/b/systemctl",
+	                             .rm = "/b/rm"};
+	struct argv argv = ARGV_EMPTY;
+	size_t tap_up = 0, tap_down = 0, shim = 0;
+
+	(void)state;
+	unit_argv_show(UNIT_HOST, "web", &argv);
+	expect_words(&argv, show, array_size(show));
+	unit_argv_stop("web", &argv);
+	expect_words(&argv, stop, array_size(stop));
+	unit_argv_run(&host, &run, &argv);
+	for (size_t i = 0; i < argv.n; i++) {
+		if (strcmp(argv.items[i], "--property=ExecStartPre=/m/web/booted/bin/tap-up") == 0)
+			tap_up = i;
+		if (strcmp(argv.items[i], "--property=ExecStopPost=-/m/web/booted/bin/tap-down") ==
+		    0)
+			tap_down = i;
+		if (strcmp(argv.items[i], "--") == 0 && shim == 0)
+			shim = i + 1;
+		assert_null(strstr(argv.items[i], "macvtap"));
+		assert_null(strstr(argv.items[i], "--cgroup"));
+		assert_null(strstr(argv.items[i], "NIX_CONFIG"));
+	}
+	assert_true(tap_up > 0 && tap_down > tap_up && shim > tap_down);
+	assert_string_equal(argv.items[shim], "/l/blix-shim");
+	assert_string_equal(argv.items[argv.n - 1], "web");
+	argv_done(&argv);
+}
+
+static void unit_answers(void **state)
+{
+	static const char good[] =
+		"MainPID=12\nLoadState=loaded\nActiveState=active\n"
+		"SubState=running\nWorkingDirectory=!/m/web\n"
+		"Environment=A=1 BLIX_UID=70 BLIX_EPOCH=1\nNeedDaemonReload=yes\n"
+		"DropInPaths=/u/microvm@web.service.d/50-blix.conf\n"
+		"FragmentPath=/e/microvm@.service\n";
+	static const char *const bad[] = {
+		"",
+		"nonsense\n",
+		"LoadState=loaded\nActiveState=active\n",
+		"LoadState=loaded\nLoadState=loaded\nActiveState=active\nSubState=x\n",
+		"LoadState=loaded\nActiveState=active\nSubState=x\nMainPID=-1\n",
+		"LoadState=loaded\nActiveState=active\nSubState=x\nNeedDaemonReload=maybe\n",
+		"LoadState=loaded\nActiveState=active\nSubState=x\nId=web\n"};
+	struct unit_state unit;
+	struct blix_error err;
+	bool other;
+
+	(void)state;
+	assert_int_equal(unit_parse(good, strlen(good), &unit, &err), 0);
+	assert_int_equal(unit.main_pid, 12);
+	assert_true(unit.stale);
+	assert_string_equal(unit.directory, "/m/web");
+	assert_true(unit_is_at_work(&unit));
+	assert_true(unit_is_of(&unit, 70, &other));
+	assert_false(other);
+	assert_false(unit_is_of(&unit, 7, &other));
+	assert_true(other);
+	unit_state_done(&unit);
+	for (size_t i = 0; i < array_size(bad); i++)
+		assert_true(unit_parse(bad[i], strlen(bad[i]), &unit, &err) < 0);
+	assert_true(unit_path_is_plain("/var/lib/blix"));
+	assert_false(unit_path_is_plain("/var/lib/b lix"));
+	assert_false(unit_path_is_plain("/var/lib/$HOME"));
+	assert_false(unit_path_is_plain("relative"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(command_lines), cmocka_unit_test(wrapper_urls),
+		cmocka_unit_test(command_lines), cmocka_unit_test(unit_words),
+		cmocka_unit_test(unit_answers),  cmocka_unit_test(wrapper_urls),
 		cmocka_unit_test(wrapper_files), cmocka_unit_test(versions),
 		cmocka_unit_test(metadata),      cmocka_unit_test(resolved),
 		cmocka_unit_test(explained),     cmocka_unit_test(long_logs),

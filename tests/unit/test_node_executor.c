@@ -79,6 +79,7 @@ static void config_fill(struct config *config, const char *dir)
 	set(&config->libexec_dir, xasprintf("%s/libexec", build));
 	set(&config->path, xasprintf("%s/tests/fake:/usr/bin:/bin", build));
 	set(&config->nix_config, xstrdup(""));
+	set(&config->systemd_dir, xasprintf("%s/systemd", dir));
 	config->builds_max = 4;
 	config->build_deadline_ms = 20000;
 	config->retry_ms = 10;
@@ -94,6 +95,7 @@ static void config_empty(struct config *config)
 	free(config->libexec_dir);
 	free(config->path);
 	free(config->nix_config);
+	free(config->systemd_dir);
 }
 
 static struct command_result apply_one(struct bench *b, const struct command *command)

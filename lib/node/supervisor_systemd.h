@@ -1,0 +1,24 @@
+/* What the two rows `systemd` share: asking about a unit, explaining a failure, reloading. */
+#ifndef BLIX_NODE_SUPERVISOR_SYSTEMD_H
+#define BLIX_NODE_SUPERVISOR_SYSTEMD_H
+
+#include "microvm/unit.h"
+#include "node/executor_internal.h"
+
+#define SYSTEMD_ASK_MS   10000
+#define SYSTEMD_START_MS 180000 /* the host's units may take 150 s: taps, virtiofsd, the runner */
+
+bool systemd_fits(const struct config *config, bool named);
+/* Asks systemd about the VM's unit; next hands the answer to systemd_take(). */
+void systemd_ask(struct job *job, enum unit_kind kind,
+                 void (*next)(struct job *job, struct child_result *result));
+/* True when that unit may be started for this VM: *ret is the caller's. False: the job ends. */
+bool systemd_take(struct job *job, struct child_result *result, enum unit_kind kind,
+                  struct unit_state *ret);
+/* True when it went well; else job->err is filled. */
+bool systemd_explain(struct job *job, const struct child_result *result, const char *what,
+                     const char *reason);
+/* One daemon-reload serves all jobs that ask before it begins. */
+void systemd_reload(struct job *job, void (*reloaded)(struct job *job));
+
+#endif

@@ -1,0 +1,119 @@
+#!/usr/bin/env bats
+# A host with the units of microvm.nix's NixOS module: microvm@NAME.service with blix's drop-in.
+
+load helpers.bash
+
+setup_file() {
+	box_setup
+	nixos_units
+	daemon_start
+	create web
+}
+teardown_file() { box_teardown; }
+
+restarts() { in_box systemctl show -P NRestarts "microvm@$1.service"; }
+
+@test "microvm@: the host's own unit runs the VM, as its own user" {
+	[ "$(in_box blix node list -o json | jq -r '.items[].status.supervision')" = systemd ]
+	until_true is_running web
+	[ "$(seen web '[.state, .supervision, .unit.name, .unit.activeState] | @csv')" = '"running","systemd","microvm@web.service","active"' ]
+	[ "$(seen web '.unit.mainPid == .process.pid')" = true ]
+	[ "$(in_box ps -o user= -p "$(main_pid web)")" = microvm ]
+	tap_is_there web
+	[ "$(in_box blix vm logs web)" = "fake: ready" ]
+	[ "$(in_box systemctl show -P NeedDaemonReload microvm@web.service)" = no ]
+}
+
+@test "microvm@: kill -9 of the daemon disturbs nothing, and the VM is taken over" {
+	pid=$(main_pid web)
+	in_box kill -9 "$(in_box systemctl show -P MainPID blixd)"
+	until_true node_is_ready
+	until_true is_running web
+	[ "$(main_pid web)" = "$pid" ]
+	runners_are 1
+}
+
+@test "microvm@: a crash is seen with its signal; blix starts it again, not systemd" {
+	pid=$(main_pid web)
+	in_box kill -9 "$pid"
+	until_true is_running_anew web "$pid"
+	runners_are 1
+	[ "$(restarts web)" = 0 ]
+	in_box blix vm events web | grep -q 'vm-retry .*signal 9'
+}
+
+@test "microvm@: a stop is a stop" {
+	in_box blix vm stop web --quiet
+	[ "$(vm web .status.phase)" = Stopped ]
+	[ "$(seen web '[.state, .exit.exitCode, has("booted")] | @csv')" = '"stopped",0,false' ]
+	runners_are 0
+	tap_is_gone web
+	in_box blix vm start web --quiet
+	until_true is_running web
+}
+
+@test "microvm@: one that was started by hand gets its drop-in, and stays stopped when it is" {
+	in_box blix vm stop web --quiet
+	in_box rm -r /run/systemd/system/microvm@web.service.d
+	in_box systemctl daemon-reload
+	in_box systemctl start microvm@web.service
+	in_box systemctl restart blixd
+	until_true node_is_ready
+	until_true runners_are 0
+	in_box test -e /run/systemd/system/microvm@web.service.d/50-blix.conf
+	in_box blix vm start web --quiet
+	until_true is_running web
+	runners_are 1
+}
+
+@test "microvm@: a unit with another directory is left alone" {
+	write /etc/systemd/system/microvm@mine.service 0644 <<-END
+		[Service]
+		WorkingDirectory=/srv
+		ExecStart=/bin/sleep infinity
+	END
+	in_box systemctl daemon-reload
+	in_box systemctl start microvm@mine.service
+	pid=$(in_box systemctl show -P MainPID microvm@mine.service)
+	run create mine
+	[ "$status" -ne 0 ]
+	[ "$(vm mine '"\(.status.phase) \(.status.reason)"')" = "Failed foreign-unit" ]
+	in_box blix vm delete mine --yes --quiet
+	[ "$(in_box systemctl show -P MainPID microvm@mine.service)" = "$pid" ]
+	in_box systemctl stop microvm@mine.service
+}
+
+@test "microvm@: a tap that cannot be made is a failed start with systemd's words" {
+	in_box ip tuntap add t-bad mode tap
+	run create bad
+	[ "$status" -ne 0 ]
+	[ "$(vm bad '"\(.status.phase) \(.status.reason)"')" = "Failed start-failed" ]
+	vm bad .status.message | grep -q dependency
+	in_box blix vm delete bad --yes --quiet
+	in_box ip link delete t-bad
+}
+
+@test "microvm@: power loss and boot: what should run runs, once" {
+	in_box sync
+	"$hostbox" kill "$BOX"
+	"$hostbox" boot "$BOX"
+	until_true node_is_ready
+	until_true is_running web
+	runners_are 1
+	tap_is_there web
+}
+
+@test "microvm@: a deleted VM leaves nothing" {
+	in_box blix vm delete web --yes --quiet
+	until_true has_no_traces web
+	runners_are 0
+}
+
+@test "microvm@: uninstall leaves nothing but the host's own units" {
+	create last
+	in_box /usr/local/libexec/blix/uninstall --stop-vms --purge
+	until_true has_no_traces last
+	runners_are 0
+	[ -z "$(in_box find /usr/local /etc/blix /etc/systemd /var/lib/blix /run/blix /var/cache/blix /run/systemd -name '*blix*' 2>/dev/null)" ]
+	in_box test -e /etc/systemd/system/microvm@.service
+}

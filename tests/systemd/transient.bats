@@ -1,0 +1,96 @@
+#!/usr/bin/env bats
+# A host with systemd and no units for microVMs: blix-vm-NAME.service.
+
+load helpers.bash
+
+setup_file() {
+	box_setup
+	daemon_start
+	create web
+}
+teardown_file() { box_teardown; }
+
+@test "transient: a VM runs in a unit of its own, outside of the daemon" {
+	[ "$(in_box blix node list -o json | jq -r '.items[].status.supervision')" = systemd ]
+	until_true is_running web
+	[ "$(seen web '[.state, .supervision, .unit.name, .unit.activeState] | @csv')" = '"running","systemd","blix-vm-web.service","active"' ]
+	[ "$(seen web '.unit.mainPid == .process.shimPid')" = true ]
+	[ "$(seen web .unit.invocationId)" = "$(in_box systemctl show -P InvocationID blix-vm-web.service)" ]
+	[ "$(in_box cat "/proc/$(main_pid web)/cgroup" | grep ^0::)" = 0::/blix.slice/blix-vm-web.service ]
+	tap_is_there web
+	[ "$(in_box blix vm logs web)" = "fake: ready" ]
+}
+
+@test "transient: kill -9 of the daemon disturbs nothing, and the VM is taken over" {
+	pid=$(main_pid web)
+	daemon=$(in_box systemctl show -P MainPID blixd)
+	in_box kill -9 "$daemon"
+	until_true node_is_ready
+	until_true is_running web
+	[ "$(main_pid web)" = "$pid" ]
+	runners_are 1
+}
+
+@test "transient: a crash takes the tap down, and the VM is started again, once" {
+	pid=$(main_pid web)
+	in_box kill -9 "$pid"
+	until_true is_running_anew web "$pid"
+	runners_are 1
+	tap_is_there web
+}
+
+@test "transient: a shim that is killed takes its VM with it: none runs twice" {
+	pid=$(main_pid web)
+	in_box kill -9 "$(seen web .process.shimPid)"
+	until_true is_running_anew web "$pid"
+	runners_are 1
+	tap_is_there web
+}
+
+@test "transient: a stop takes everything down" {
+	in_box blix vm stop web --quiet
+	[ "$(vm web .status.phase)" = Stopped ]
+	runners_are 0
+	tap_is_gone web
+	[ "$(seen web '[.state, .exit.exitCode, has("booted"), has("unit")] | @csv')" = '"stopped",0,false,false' ]
+	in_box blix vm start web --quiet
+	until_true is_running web
+}
+
+@test "transient: a unit of somebody else is left alone" {
+	in_box systemd-run --quiet --unit=blix-vm-mine.service sleep infinity
+	pid=$(in_box systemctl show -P MainPID blix-vm-mine.service)
+	run create mine
+	[ "$status" -ne 0 ]
+	[ "$(vm mine '"\(.status.phase) \(.status.reason)"')" = "Failed foreign-unit" ]
+	in_box blix vm delete mine --yes --quiet
+	[ "$(in_box systemctl show -P MainPID blix-vm-mine.service)" = "$pid" ]
+	in_box systemctl stop blix-vm-mine.service
+}
+
+@test "transient: power loss and boot: what should run runs, once" {
+	in_box sync
+	"$hostbox" kill "$BOX"
+	"$hostbox" boot "$BOX"
+	until_true node_is_ready
+	until_true is_running web
+	runners_are 1
+	tap_is_there web
+}
+
+@test "transient: a deleted VM leaves nothing" {
+	in_box blix vm delete web --yes --quiet
+	until_true has_no_traces web
+	[ "$(in_box systemctl list-units --all --plain --no-legend 'blix-*')" = "" ]
+	runners_are 0
+}
+
+@test "transient: uninstall leaves nothing" {
+	create last
+	run in_box /usr/local/libexec/blix/uninstall --purge
+	[ "$status" -ne 0 ]
+	in_box /usr/local/libexec/blix/uninstall --stop-vms --purge
+	has_no_traces last
+	runners_are 0
+	[ -z "$(in_box find /usr/local /etc/blix /etc/systemd /var/lib/blix /run/blix /var/cache/blix /run/systemd -name '*blix*' 2>/dev/null)" ]
+}
