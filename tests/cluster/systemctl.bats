@@ -1,0 +1,104 @@
+#!/usr/bin/env bats
+# A systemd that fails: every failure has its own reason, nothing runs twice, and all is well once it
+# works again. The stand-in for systemctl refuses what it does not know.
+
+load helpers.bash
+
+setup() {
+	servers_setup
+	configure 1 '.supervision = "systemd" | .systemdDir = "'"$T"'/n1/systemd"'
+	mkdir -p "$T/n1/systemd"
+	touch "$T/n1/systemd/microvm@.service"
+	goes ok
+	server_start 1
+	until_true nodes_are_ready 1 1
+}
+teardown() {
+	goes ok
+	cat "$T"/n1/microvms/.fake/units/* 2>/dev/null | while read -r pid; do kill -9 "$pid" 2>/dev/null || true; done
+	servers_teardown
+}
+
+goes() { echo "$*" >"$T/n1/microvms/.fake/systemctl"; }
+create() { on 1 vm create web --flake "$BASE#web" --quiet --no-wait; }
+reasons() { on 1 vm events web -o json | jq -r '[.items[] | select(.reason == "vm-retry" or .reason == "vm-failed") | .message] | join("\n")'; }
+reason_is() { [ "$(on 1 vm show web -o json | jq -r .status.reason)" = "$1" ]; }
+is_running() { [ "$(on 1 vm show web -o json | jq -r .status.phase)" = Running ]; }
+runners() {
+	local link n=0
+	for link in /proc/[0-9]*/cwd; do
+		[ "$(readlink "$link" 2>/dev/null)" != "$T/n1/microvms/web" ] || n=$((n + 1))
+	done
+	echo "$n"
+}
+runners_are() { [ "$(runners)" = "$1" ]; }
+asked() { tr '\0' ' ' <"$T/n1/microvms/.fake/log" | grep -c "^systemctl $1" || true; } # VERB
+mends() {
+	goes ok
+	on 1 vm start web --quiet >/dev/null 2>&1 || true
+	until_true is_running
+	runners_are 1
+}
+
+@test "systemctl: a start, a crash and a delete use the words it knows, and leave no drop-in" {
+	create
+	until_true is_running
+	runners_are 1
+	grep -q '^Restart=no$' "$T/n1/systemd/microvm@web.service.d/50-blix.conf"
+	on 1 node list -o json | jq -e '.items[0].status.supervision == "systemd"'
+	[ "$(asked daemon-reload)" = 0 ]
+	on 1 vm delete web --yes --force --quiet
+	[ ! -e "$T/n1/systemd/microvm@web.service.d" ]
+	runners_are 0
+}
+
+@test "systemctl: what fails has a reason of its own, and starts nothing" {
+	while read -r mode reason; do
+		goes "${mode/-/ }"
+		create
+		until_true reason_is "$reason"
+		runners_are 0
+		goes ok
+		on 1 vm delete web --yes --force --quiet
+	done <<-END
+		show-fail systemd-failed
+		show-garbage systemd-garbled
+		show-foreign foreign-unit
+		show-masked unit-missing
+		show-deaf drop-in-ignored
+		start-fail start-failed
+		stop-fail systemd-failed
+	END
+}
+
+@test "systemctl: one that hangs is given up, and the VM starts when it answers again" {
+	goes show hang
+	create
+	WITHIN=60 until_true reason_is systemd-silent
+	runners_are 0
+	mends
+}
+
+@test "systemctl: a start that worked and was called a failure runs nothing twice" {
+	goes start lie
+	create
+	until_true is_running
+	runners_are 1
+	[ "$(asked start)" = 1 ]
+}
+
+@test "systemctl: a unit that is lost in between is started again, once" {
+	goes start lose
+	create
+	until_true runners_are 0
+	until_true reason_is runner-lost
+	mends
+}
+
+@test "systemctl: a start that does nothing is no VM" {
+	goes start nothing
+	create
+	until_true reason_is runner-lost
+	runners_are 0
+	mends
+}
