@@ -21,6 +21,7 @@ box_setup() {
 	"$hostbox" up "$BOX"
 	in_box mkdir -p /etc/blix /opt
 	in_box cp -r "$ROOT/build/debug/tests/fake" /opt/fake
+	in_box rm /opt/fake/systemctl # there is a real one
 	write /opt/fake/store/bin/tap-up 0755 <<-'END'
 		#!/bin/bash
 		ip tuntap add "t-$(basename "$PWD")" mode tap

@@ -85,6 +85,27 @@ teardown_file() { box_teardown; }
 	runners_are 0
 }
 
+@test "transient: a real hypervisor: ready, adopted, stopped" {
+	write /opt/fake/store/bin/microvm-run 0755 <<-'END'
+		#!/bin/bash
+		exec -a microvm@toy qemu-system-x86_64 -M microvm,accel=tcg -cpu qemu64 -m 16 -nodefaults -no-user-config -no-reboot \
+			-display none -serial stdio -qmp unix:toy.sock,server=on,wait=off -kernel /usr/local/libexec/blix/toy.elf
+	END
+	in_box blix vm create toy --flake "$BASE#toy" --ready "console:READY toy" --quiet
+	until_true is_running toy
+	[ "$(seen toy '[.supervision, .control.status] | @csv')" = '"systemd","running"' ]
+	pid=$(main_pid toy)
+	in_box kill -9 "$(in_box systemctl show -P MainPID blixd)"
+	until_true node_is_ready
+	until_true is_running toy
+	[ "$(main_pid toy)" = "$pid" ]
+	in_box blix vm stop toy --force --quiet
+	tap_is_gone toy
+	in_box blix vm delete toy --yes --quiet
+	has_no_traces toy
+	in_box ln -sf ../../runner /opt/fake/store/bin/microvm-run
+}
+
 @test "transient: uninstall leaves nothing" {
 	create last
 	run in_box /usr/local/libexec/blix/uninstall --purge
