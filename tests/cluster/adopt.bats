@@ -34,6 +34,10 @@ built() { # how often microvm built something on server N
 	tr '\0' ' ' <"$T/n$1/microvms/.fake/log" | grep -cE '/microvm (-f|-u)' || true
 }
 
+has() { # VALUE COMMAND...
+	[ "$("${@:2}" 2>/dev/null)" = "$1" ]
+}
+
 # REASON CODE ARGUMENT...: is refused so, and nothing of the directory changes
 refused() {
 	local before
@@ -51,6 +55,7 @@ refused() {
 	cluster_up 3
 	foreign 1 old "$BASE"
 	on 2 vm adopt old --node n1 # whoever is asked
+	until_true has Stopped get old .status.phase # server 1 may be a little behind
 	[ "$(get old '[.status.phase, .status.node, .status.adopted, .spec.flake] | @csv')" = "\"Stopped\",\"n1\",true,\"$BASE\"" ]
 	until_true test -s "$T/n1/microvms/old/.blix.json"
 	[ "$(cat "$T/n1/microvms/old/.blix-flake")" = "$BASE" ]

@@ -188,12 +188,12 @@ left_build() { # NAME: the build that a killed daemon left
 	cluster_up 3
 	on 1 vm create web --flake "$BASE" --ready 'console:fake: ready' --node n1
 	mode store-2 silent
-	on 1 vm update web --flake "$(base 2)" --auto-rollback --deadline 3s --no-wait
+	on 1 vm update web --flake "$(base 2)" --auto-rollback --deadline 8s --no-wait # long enough to be seen, and to lose a leader in
 	until_true has 2 get web .status.generation.booted
 	leader=$(leader_of 1) # who has seen the trial begin is not who ends it
 	if [ "$leader" != 1 ]; then
 		server_kill "$leader"
-		until_true has_other_leader 1 "n$leader"
+		until_true has_other_leader 1 "$leader"
 	fi
 	run --separate-stderr on 1 wait vm/web --for=updated
 	[ "$status" = 10 ]
