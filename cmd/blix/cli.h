@@ -45,7 +45,7 @@
 	X(QUIET, "quiet", 'q', NULL, "no progress and no notes (list: names only)")                \
 	X(FOLLOW, "follow", 'f', NULL, "go on as more comes")                                      \
 	X(TAIL, "tail", 0, "N", "only the last N lines")                                           \
-	X(FOR, "for", 0, "CONDITION", "running, ready, stopped, updated or deleted")               \
+	X(FOR, "for", 0, "CONDITION", "running, ready, paused, stopped, updated or deleted")       \
 	X(CONFIG, "config", 0, "FILE", "configuration of blixd (default /etc/blix/blix.json)")     \
 	X(ENDPOINT, "endpoint", 0, "SOCKET", "unix:PATH of blixd; several separated by commas")    \
 	X(HELP, "help", 'h', NULL, "show this help")
@@ -191,6 +191,7 @@ int cli_flush(struct cli *cli);
 enum condition {
 	CONDITION_RUNNING,
 	CONDITION_READY,
+	CONDITION_PAUSED,
 	CONDITION_STOPPED,
 	CONDITION_UPDATED, /* the update that the object tells of is over, and well */
 	CONDITION_DELETED,
@@ -236,6 +237,8 @@ int vm_show_run(struct cli *cli);
 int vm_start_run(struct cli *cli);
 int vm_stop_run(struct cli *cli);
 int vm_restart_run(struct cli *cli);
+int vm_pause_run(struct cli *cli);
+int vm_resume_run(struct cli *cli);
 int vm_delete_run(struct cli *cli);
 int vm_logs_run(struct cli *cli);
 int vm_metrics_run(struct cli *cli);

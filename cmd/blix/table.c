@@ -173,9 +173,9 @@ static const char *phase_colour(const char *phase)
 {
 	static const struct {
 		const char *phase, *colour;
-	} colours[] = {{"Running", "green"},    {"Ready", "green"},   {"Failed", "red"},
-	               {"CrashLoop", "red"},    {"Unknown", "red"},   {"Offline", "red"},
-	               {"Stopped", "darkgray"}, {"Pending", "yellow"}};
+	} colours[] = {{"Running", "green"}, {"Ready", "green"},      {"Paused", "yellow"},
+	               {"Failed", "red"},    {"CrashLoop", "red"},    {"Unknown", "red"},
+	               {"Offline", "red"},   {"Stopped", "darkgray"}, {"Pending", "yellow"}};
 
 	for (size_t i = 0; i < array_size(colours); i++) {
 		if (strcmp(colours[i].phase, phase) == 0)

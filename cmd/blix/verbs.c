@@ -37,6 +37,12 @@ const struct verb verbs[] = {
          "blix vm restart -l tier=web",
          WITH(GRACE) | WITH(FORCE) | WITH_CHOICE | WITH(NO_WAIT) | WITH_COMMON, 0, MANY, OPERAND_VM,
          PATIENCE_WAIT, vm_restart_run},
+	{"vm", "pause", NULL, "hold the CPUs of VMs, and wait until they are paused", "NAME...",
+         "blix vm pause web", WITH_CHOICE | WITH(NO_WAIT) | WITH_COMMON, 0, MANY, OPERAND_VM,
+         PATIENCE_WAIT, vm_pause_run},
+	{"vm", "resume", NULL, "let paused VMs go on, and wait until they run", "NAME...",
+         "blix vm resume web", WITH_CHOICE | WITH(NO_WAIT) | WITH_COMMON, 0, MANY, OPERAND_VM,
+         PATIENCE_WAIT, vm_resume_run},
 	{"vm", "delete", "rm", "stop and delete VMs, and wait until they are gone", "NAME...",
          "blix vm delete web",
          WITH(GRACE) | WITH(FORCE) | WITH(VOLUMES) | WITH_CHOICE | WITH(YES) | WITH(NO_WAIT) |

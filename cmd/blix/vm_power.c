@@ -1,4 +1,4 @@
-/* blix vm start, stop and restart. */
+/* blix vm start, stop, restart, pause and resume. */
 #include "cli.h"
 
 static int power(struct cli *cli, const char *path, bool grace, enum condition condition)
@@ -22,6 +22,16 @@ int vm_start_run(struct cli *cli)
 int vm_stop_run(struct cli *cli)
 {
 	return power(cli, "/stop", true, CONDITION_STOPPED);
+}
+
+int vm_pause_run(struct cli *cli)
+{
+	return power(cli, "/pause", false, CONDITION_PAUSED);
+}
+
+int vm_resume_run(struct cli *cli)
+{
+	return power(cli, "/resume", false, CONDITION_RUNNING);
 }
 
 int vm_restart_run(struct cli *cli)

@@ -21,7 +21,8 @@ static int operand_check(const struct cli *cli, enum condition *ret, struct blix
 	if (rc == 0 && !given(cli, OPTION_FOR))
 		rc = blix_fail(
 			err, BLIX_E_INVALID,
-			"'blix wait' needs --for=running, ready, stopped, updated or deleted");
+			"'blix wait' needs --for=running, ready, paused, stopped, updated or "
+			"deleted");
 	if (rc == 0 && condition_find(cli->arguments.values[OPTION_FOR], ret, err) < 0)
 		rc = blix_wrap(err, "--for");
 	return rc;

@@ -15,8 +15,8 @@
 
 #define POLL_MS 30000 /* of one long poll; a proxy or a dead peer shows itself this soon */
 
-static const char *const condition_names[CONDITION_COUNT] = {"running", "ready", "stopped",
-                                                             "updated", "deleted"};
+static const char *const condition_names[CONDITION_COUNT] = {"running", "ready",   "paused",
+                                                             "stopped", "updated", "deleted"};
 
 const char *condition_name(enum condition condition)
 {
@@ -33,7 +33,8 @@ int condition_find(const char *name, enum condition *ret, struct blix_error *err
 		}
 	}
 	return blix_fail(err, BLIX_E_INVALID,
-	                 "'%.64s' is none of running, ready, stopped, updated and deleted", name);
+	                 "'%.64s' is none of running, ready, paused, stopped, updated and deleted",
+	                 name);
 }
 
 static bool phase_is(const cJSON *object, const char *phase)
@@ -67,6 +68,8 @@ static bool holds(const struct watch *watch)
 		return phase_is(watch->object, "Running");
 	case CONDITION_READY:
 		return is_ready(watch->object);
+	case CONDITION_PAUSED:
+		return phase_is(watch->object, "Paused");
 	case CONDITION_STOPPED:
 		return phase_is(watch->object, "Stopped");
 	case CONDITION_UPDATED:
@@ -155,10 +158,20 @@ static bool is_unplaceable(const cJSON *object)
 	        strcmp(text_at(object, "status.code"), "unplaceable") == 0);
 }
 
+/* The hypervisor would not pause or resume it, and nobody wants it any more. */
+static bool is_undone(const cJSON *object, bool pausing)
+{
+	const char *phase = pausing ? "Running" : "Paused";
+
+	return phase_is(object, phase) && strcmp(text_at(object, "spec.powerState"), phase) == 0;
+}
+
 /* 0, or why the condition cannot come any more. */
 static int judge(const struct watch *watch, struct blix_error *err)
 {
-	bool up = watch->condition == CONDITION_RUNNING || watch->condition == CONDITION_READY;
+	bool pausing = watch->condition == CONDITION_PAUSED;
+	bool up = pausing || watch->condition == CONDITION_RUNNING ||
+	          watch->condition == CONDITION_READY;
 
 	if (watch->condition == CONDITION_DELETED)
 		return 0;
@@ -179,6 +192,8 @@ static int judge(const struct watch *watch, struct blix_error *err)
 		return status_error(watch, BLIX_E_START, err);
 	if (up && phase_is(watch->object, "CrashLoop"))
 		return crash_error(watch, err);
+	if (up && watch->begun && is_undone(watch->object, pausing))
+		return status_error(watch, BLIX_E_REFUSED, err);
 	if (up && is_unplaceable(watch->object))
 		return status_error(watch, BLIX_E_NOROOM, err);
 	if (up && watch->begun && phase_is(watch->object, "Stopped")) {

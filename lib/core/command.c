@@ -40,7 +40,7 @@ static void get_power(struct codec *in, struct command *c)
 {
 	get_name(in, c->vm_power.name, sizeof(c->vm_power.name));
 	c->vm_power.if_version = get_u64(in);
-	c->vm_power.verb = (enum vm_verb)get_enum(in, VM_VERB_RESTART + 1);
+	c->vm_power.verb = (enum vm_verb)get_enum(in, VM_VERB_COUNT);
 	c->vm_power.grace_ms = get_u32(in);
 	if (c->vm_power.verb < VM_VERB_START)
 		in->failed = true;

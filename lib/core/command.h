@@ -15,7 +15,7 @@
 
 enum command_kind {
 	COMMAND_VM_CREATE = 1,
-	COMMAND_VM_POWER = 2, /* start, stop, restart */
+	COMMAND_VM_POWER = 2, /* start, stop, restart, pause, resume */
 	COMMAND_VM_DELETE = 3,
 	COMMAND_VM_RESOLVE = 4,  /* the leader: this node resolves it */
 	COMMAND_VM_RESOLVED = 5, /* a node: here is what I found */
@@ -31,7 +31,14 @@ enum command_kind {
 	COMMAND_KIND_COUNT
 };
 
-enum vm_verb { VM_VERB_START = 1, VM_VERB_STOP = 2, VM_VERB_RESTART = 3 };
+enum vm_verb {
+	VM_VERB_START = 1,
+	VM_VERB_STOP = 2,
+	VM_VERB_RESTART = 3,
+	VM_VERB_PAUSE = 4,
+	VM_VERB_RESUME = 5,
+	VM_VERB_COUNT
+};
 
 /* The steps of a stop, in order. */
 enum vm_stop { VM_STOP_NONE, VM_STOP_ASK, VM_STOP_TERM, VM_STOP_KILL, VM_STOP_COUNT };
@@ -55,6 +62,8 @@ enum vm_report_kind {
 	VM_REPORT_NOT_BUILT = 13, /* it could not be. code, reason, message */
 	VM_REPORT_REPAIRED = 14,  /* of its image: message says what */
 	VM_REPORT_STOP = 15,      /* a step of its stop begins. stop */
+	VM_REPORT_PAUSED = 16,    /* its hypervisor holds it, or could not: code, reason, message */
+	VM_REPORT_RESUMED = 17,   /* the same, the other way */
 	VM_REPORT_KIND_COUNT
 };
 

@@ -38,6 +38,7 @@ struct executor_desired {
 	enum vm_phase phase;
 	bool here;      /* placed on this node */
 	bool elsewhere; /* placed on another */
+	bool paused;    /* its CPUs are to be held while it runs */
 	bool resolving; /* this node is to resolve it */
 	bool held;      /* this node may keep something of it */
 	bool updating;  /* this node is to resolve its next system, while it goes on */
@@ -105,6 +106,8 @@ enum executor_action_kind {
 	EXECUTOR_UPDATE, /* microvm -u */
 	EXECUTOR_START,
 	EXECUTOR_STOP, /* stop: how */
+	EXECUTOR_PAUSE,
+	EXECUTOR_RESUME,
 	EXECUTOR_DELETE,
 	EXECUTOR_STATUS,
 	EXECUTOR_CANCEL, /* ends the build under way; its DONE still comes */

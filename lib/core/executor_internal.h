@@ -101,6 +101,9 @@ void report_ready(struct turn *t, struct executor_vm *vm, uint32_t ms);
 /* The runner ended by itself; failure NULL: cleanly. */
 void report_exited(struct turn *t, struct executor_vm *vm, const struct executor_event *failure);
 void report_stable(struct turn *t, struct executor_vm *vm);
+/* Paused or Resumed, or why it could not be. */
+void report_power(struct turn *t, struct executor_vm *vm, enum vm_report_kind kind,
+                  const struct executor_event *done);
 /* Ends what the machine may decide alone. False when the same was told a moment ago. */
 bool report_end(struct turn *t, struct executor_vm *vm, enum vm_report_kind kind);
 /* The next system is built, or (failure) cannot be. */

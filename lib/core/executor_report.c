@@ -24,6 +24,7 @@ enum progress progress_of(const struct executor_desired *desired)
 	case VM_STARTING:
 		return PROGRESS_STARTING;
 	case VM_RUNNING:
+	case VM_PAUSED:
 		return desired->ready ? PROGRESS_READY : PROGRESS_RUNNING;
 	case VM_PENDING:
 	case VM_RESOLVING:
@@ -199,6 +200,17 @@ void report_stop(struct turn *t, struct executor_vm *vm, enum executor_stop step
 	                                     [STOP_KILL] = VM_STOP_KILL};
 
 	report_add(t, vm, VM_REPORT_STOP)->stop = stops[step];
+}
+
+void report_power(struct turn *t, struct executor_vm *vm, enum vm_report_kind kind,
+                  const struct executor_event *done)
+{
+	struct vm_report *r = report_add(t, vm, kind);
+
+	vm->ended = true; /* until the state shows it */
+	r->code = done->code;
+	xreplace(&r->reason, done->reason != NULL ? done->reason : "");
+	xreplace(&r->message, done->message != NULL ? done->message : "");
 }
 
 void report_unknown(struct turn *t, struct executor_vm *vm)

@@ -18,7 +18,8 @@ static bool is_build(enum executor_action_kind kind)
 bool rule_wants_running(const struct executor_vm *vm)
 {
 	static const uint32_t phases = 1u << VM_SCHEDULED | 1u << VM_BUILDING | 1u << VM_STARTING |
-	                               1u << VM_RUNNING | 1u << VM_CRASHLOOP | 1u << VM_UNKNOWN;
+	                               1u << VM_RUNNING | 1u << VM_PAUSED | 1u << VM_CRASHLOOP |
+	                               1u << VM_UNKNOWN;
 
 	return vm->wanted && vm->desired.here && (phases & 1u << vm->desired.phase) != 0;
 }
@@ -113,6 +114,17 @@ static void tell_stable(struct turn *t, struct executor_vm *vm)
 		turn_wake_at(t, vm, vm->stable_ms);
 }
 
+/* What the hypervisor is to do about the guest's CPUs, once the state and this machine agree. */
+static void hold_or_release(struct turn *t, struct executor_vm *vm)
+{
+	if (vm->unsettled)
+		return;
+	if (vm->desired.phase == VM_RUNNING && vm->desired.paused)
+		turn_act(t, vm, EXECUTOR_PAUSE, STOP_NONE);
+	else if (vm->desired.phase == VM_PAUSED && !vm->desired.paused)
+		turn_act(t, vm, EXECUTOR_RESUME, STOP_NONE);
+}
+
 static void keep_running(struct turn *t, struct executor_vm *vm)
 {
 	if (vm->seen.epoch != vm->desired.epoch) {
@@ -132,6 +144,7 @@ static void keep_running(struct turn *t, struct executor_vm *vm)
 	else
 		report_progress(t, vm, PROGRESS_RUNNING);
 	tell_stable(t, vm);
+	hold_or_release(t, vm);
 }
 
 static void make_running(struct turn *t, struct executor_vm *vm)
@@ -307,6 +320,15 @@ static void done_stop(struct turn *t, struct executor_vm *vm, const struct execu
 		vm->deaf = true;
 }
 
+/* Its process may have ended meanwhile: that is the news then. */
+static void done_power(struct turn *t, struct executor_vm *vm, enum executor_action_kind kind,
+                       const struct executor_event *event)
+{
+	if (rule_wants_running(vm) && vm->seen.process == PROCESS_RUNNING)
+		report_power(t, vm, kind == EXECUTOR_PAUSE ? VM_REPORT_PAUSED : VM_REPORT_RESUMED,
+		             event);
+}
+
 static void done_delete(struct turn *t, struct executor_vm *vm, const struct executor_event *event)
 {
 	if (!wants_removing(vm))
@@ -343,6 +365,8 @@ void rule_done(struct turn *t, struct executor_vm *vm, const struct executor_eve
 		done_start(t, vm, event);
 	else if (kind == EXECUTOR_STOP)
 		done_stop(t, vm, event);
+	else if (kind == EXECUTOR_PAUSE || kind == EXECUTOR_RESUME)
+		done_power(t, vm, kind, event);
 	else if (kind == EXECUTOR_DELETE)
 		done_delete(t, vm, event);
 	else if (kind != EXECUTOR_STATUS && event->code == BLIX_OK)

@@ -36,7 +36,7 @@ void get_spec(struct codec *in, struct vm_spec *spec)
 	spec->cpus = get_u32(in);
 	spec->memory_bytes = get_u64(in);
 	get_string_into(in, &spec->hypervisor, LIMIT_NAME);
-	spec->power = (enum vm_power)get_enum(in, VM_POWER_STOPPED + 1);
+	spec->power = (enum vm_power)get_enum(in, VM_POWER_COUNT);
 	spec->restart = (enum vm_restart)get_enum(in, VM_RESTART_COUNT);
 	get_string_into(in, &spec->ready, LIMIT_READY);
 	get_string_into(in, &spec->node, LIMIT_NAME);

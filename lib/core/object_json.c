@@ -42,8 +42,7 @@ static cJSON *spec_json(const struct vm_spec *spec)
 	add_u64_known(object, "cpus", spec->cpus);
 	add_u64_known(object, "memoryBytes", spec->memory_bytes);
 	json_add_string(object, "hypervisor", spec->hypervisor);
-	json_add_string(object, "powerState",
-	                spec->power == VM_POWER_RUNNING ? "Running" : "Stopped");
+	json_add_string(object, "powerState", vm_power_name(spec->power));
 	json_add_string(object, "restartPolicy", vm_restart_name(spec->restart));
 	json_add_string(object, "ready", spec->ready);
 	json_add_string(object, "node", spec->node);

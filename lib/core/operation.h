@@ -12,6 +12,8 @@
 	X(START, "start")     /* the runner is being started */                                    \
 	X(RUN, "run")         /* its process lives */                                              \
 	X(READY, "ready")     /* the guest says so */                                              \
+	X(PAUSE, "pause")     /* its hypervisor holds the guest's CPUs */                          \
+	X(RESUME, "resume")   /* and lets them go on */                                            \
 	X(RETRY, "retry")     /* an attempt failed, or the runner ended; another follows */        \
 	X(ASK, "ask")         /* the guest was asked to shut down */                               \
 	X(TERM, "term")       /* the runner was sent SIGTERM */                                    \

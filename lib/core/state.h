@@ -26,6 +26,7 @@ enum refusal {
 	REFUSAL_STALE, /* a report or decision about something that has moved on */
 	REFUSAL_NODE_MISSING,
 	REFUSAL_NO_ROOM,
+	REFUSAL_VM_NOT_UP,  /* neither Running nor Paused */
 	REFUSAL_NODE_NAME,  /* the name belongs to another node */
 	REFUSAL_UPDATING,   /* the system that an update chose is being booted */
 	REFUSAL_UNRESOLVED, /* its first system is not known yet */

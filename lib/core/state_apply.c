@@ -164,8 +164,7 @@ void vm_start(struct state *s, struct vm *vm)
 
 void vm_stop(struct state *s, struct vm *vm, uint32_t grace_ms, bool restart)
 {
-	if (!restart)
-		power_set(vm, VM_POWER_STOPPED);
+	power_set(vm, restart ? VM_POWER_RUNNING : VM_POWER_STOPPED);
 	vm->restart = restart;
 	if (vm->phase == VM_STOPPING) {
 		vm->grace_ms = grace_ms;
@@ -179,9 +178,20 @@ void vm_stop(struct state *s, struct vm *vm, uint32_t grace_ms, bool restart)
 	}
 }
 
+/* What went wrong with the last attempt is forgotten: this is another. */
+static void vm_hold_cpus(struct vm *vm, bool hold)
+{
+	power_set(vm, hold ? VM_POWER_PAUSED : VM_POWER_RUNNING);
+	vm_why(vm, BLIX_OK, "", "");
+}
+
 static void apply_power(struct state *s, const struct command *c, struct command_result *r)
 {
-	static const char *const verbs[] = {"", "start", "stop", "restart"};
+	static const char *const verbs[VM_VERB_COUNT] = {
+		[VM_VERB_START] = "start",     [VM_VERB_STOP] = "stop",
+		[VM_VERB_RESTART] = "restart", [VM_VERB_PAUSE] = "pause",
+		[VM_VERB_RESUME] = "resume",
+	};
 	const struct vm *found = named_vm(s, c->vm_power.name, c->vm_power.if_version, r);
 	enum vm_verb verb = c->vm_power.verb;
 	struct vm *vm;
@@ -194,17 +204,29 @@ static void apply_power(struct state *s, const struct command *c, struct command
 	}
 	if (verb == VM_VERB_RESTART && (!vm_is_committed(found) || found->phase == VM_CRASHLOOP))
 		verb = VM_VERB_START; /* nothing runs that would have to be stopped */
+	if ((verb == VM_VERB_PAUSE || verb == VM_VERB_RESUME) && found->phase != VM_RUNNING &&
+	    found->phase != VM_PAUSED) {
+		refuse(r, BLIX_E_REFUSED, REFUSAL_VM_NOT_UP);
+		return;
+	}
 	s->revision++;
 	vm = state_edit(s, found);
 	begin_operation(s, vm, verbs[c->vm_power.verb]);
 	if (verb == VM_VERB_START)
 		vm_start(s, vm);
-	else
+	else if (verb == VM_VERB_STOP || verb == VM_VERB_RESTART)
 		vm_stop(s, vm, c->vm_power.grace_ms, verb == VM_VERB_RESTART);
+	else
+		vm_hold_cpus(vm, verb == VM_VERB_PAUSE);
 	if (verb == VM_VERB_STOP)
 		update_stop_asked(s, vm);
 	state_edited(s, vm);
-	vm_event(s, vm, verb == VM_VERB_START ? "vm-start-asked" : "vm-stop-asked", c->principal);
+	if (verb == VM_VERB_PAUSE || verb == VM_VERB_RESUME)
+		vm_event(s, vm, verb == VM_VERB_PAUSE ? "vm-pause-asked" : "vm-resume-asked",
+		         c->principal);
+	else
+		vm_event(s, vm, verb == VM_VERB_START ? "vm-start-asked" : "vm-stop-asked",
+		         c->principal);
 }
 
 static void apply_delete(struct state *s, const struct command *c, struct command_result *r)
@@ -515,6 +537,8 @@ int refusal_error(const struct command_result *result, const char *subject, stru
 		[REFUSAL_NODE_MISSING] = {"node-missing", "no such node",
 	                                  "'blix node list' shows those there are"},
 		[REFUSAL_NO_ROOM] = {"no-room", "the node has no room", ""},
+		[REFUSAL_VM_NOT_UP] = {"not-running", "it does not run",
+	                               "'blix vm start' starts it"},
 		[REFUSAL_NODE_NAME] = {"node-name-taken", "the name belongs to another node",
 	                               "give this node another name in its configuration"},
 		[REFUSAL_UPDATING] = {"update-under-way", "an update of it is under way",

@@ -438,6 +438,8 @@ void update_reported(struct state *s, struct vm *vm, const struct vm_report *rep
 	case VM_REPORT_BUILDING:
 	case VM_REPORT_RETRY:
 	case VM_REPORT_STABLE:
+	case VM_REPORT_PAUSED:
+	case VM_REPORT_RESUMED:
 	case VM_REPORT_REPAIRED:
 	case VM_REPORT_STOP:
 	case VM_REPORT_UNKNOWN:

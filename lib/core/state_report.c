@@ -8,6 +8,18 @@
 
 #include "base/alloc.h"
 
+/* Nothing is left that pausing kept: what is started after it runs. */
+static void process_gone(struct vm *vm, int32_t exit_code)
+{
+	if (vm->spec.power == VM_POWER_PAUSED) {
+		vm->spec.power = VM_POWER_RUNNING;
+		vm->version++;
+	}
+	vm->pid = 0;
+	vm->ready = false;
+	vm->exit_code = exit_code;
+}
+
 /* A node has given up: where else might it run? The image is the same everywhere, and a directory
  * that belongs to somebody else is for a person to look at. */
 static void report_failed(struct state *s, struct vm *vm, const struct vm_report *report)
@@ -16,22 +28,13 @@ static void report_failed(struct state *s, struct vm *vm, const struct vm_report
 	                 !vm_is_pinned(vm) && vm->n_rejected < VM_HOLDERS_MAX;
 
 	vm_why(vm, report->code, report->reason, report->message);
-	vm->pid = 0;
-	vm->ready = false;
-	vm->exit_code = report->exit_code;
+	process_gone(vm, report->exit_code);
 	if (elsewhere)
 		vm->rejected[vm->n_rejected++] = report->node;
 	vm_move(vm, VM_FAILED, s->clock_ms);
 	if (elsewhere && place(s, vm) != NULL)
 		vm_move(vm, VM_PENDING, s->clock_ms);
 	vm_event(s, vm, "vm-failed", vm->message);
-}
-
-static void process_gone(struct vm *vm, int32_t exit_code)
-{
-	vm->pid = 0;
-	vm->ready = false;
-	vm->exit_code = exit_code;
 }
 
 /* It ended as it was asked to. */
@@ -100,6 +103,25 @@ static void report_exited(struct state *s, struct vm *vm, const struct vm_report
 	vm_event(s, vm, vm->phase == VM_CRASHLOOP ? "vm-crash-loop" : "vm-retry", vm->message);
 }
 
+/* The hypervisor did it, or could not: then what is wanted is what there is. */
+static void report_power(struct state *s, struct vm *vm, const struct vm_report *report)
+{
+	bool pause = report->kind == VM_REPORT_PAUSED, failed = report->code != BLIX_OK;
+	enum vm_power wanted = pause ? VM_POWER_PAUSED : VM_POWER_RUNNING;
+
+	vm_why(vm, report->code, report->reason, report->message);
+	if (!failed) {
+		vm_move(vm, pause ? VM_PAUSED : VM_RUNNING, s->clock_ms);
+		vm_event(s, vm, pause ? "vm-paused" : "vm-resumed", "");
+		return;
+	}
+	if (vm->spec.power == wanted) {
+		vm->spec.power = pause ? VM_POWER_RUNNING : VM_POWER_PAUSED;
+		vm->version++;
+	}
+	vm_event(s, vm, pause ? "vm-pause-failed" : "vm-resume-failed", vm->message);
+}
+
 static void report_stable(struct state *s, struct vm *vm)
 {
 	vm->crashes = 0;
@@ -151,12 +173,13 @@ static bool report_fits(const struct vm *vm, const struct vm_report *report)
 	if (report->kind == VM_REPORT_REPAIRED || report->kind == VM_REPORT_BUILT ||
 	    report->kind == VM_REPORT_NOT_BUILT)
 		return true;
-	if (report->kind == VM_REPORT_READY || report->kind == VM_REPORT_STABLE)
-		return vm->phase == VM_RUNNING;
+	if (report->kind == VM_REPORT_READY || report->kind == VM_REPORT_STABLE ||
+	    report->kind == VM_REPORT_PAUSED || report->kind == VM_REPORT_RESUMED)
+		return vm->phase == VM_RUNNING || vm->phase == VM_PAUSED;
 	/* One that never was told to run has no clean end to tell of. */
 	if (report->kind == VM_REPORT_EXITED)
-		return vm->phase == VM_RUNNING || vm->phase == VM_STOPPING ||
-		       vm->phase == VM_UNKNOWN ||
+		return vm->phase == VM_RUNNING || vm->phase == VM_PAUSED ||
+		       vm->phase == VM_STOPPING || vm->phase == VM_UNKNOWN ||
 		       (vm->phase == VM_STARTING && report->code != BLIX_OK);
 	return vm->phase == next || vm_may_move(vm->phase, next);
 }
@@ -212,6 +235,10 @@ static void report_apply(struct state *s, struct vm *vm, const struct vm_report 
 		else
 			report_exited(s, vm, report);
 		break;
+	case VM_REPORT_PAUSED:
+	case VM_REPORT_RESUMED:
+		report_power(s, vm, report);
+		break;
 	case VM_REPORT_STABLE:
 		report_stable(s, vm);
 		break;
@@ -256,14 +283,19 @@ static void mark_report(const struct state *s, struct vm *vm, const struct vm_re
 		{VM_REPORT_BUILDING, OPERATION_BUILD}, {VM_REPORT_STARTING, OPERATION_START},
 		{VM_REPORT_RUNNING, OPERATION_RUN},    {VM_REPORT_READY, OPERATION_READY},
 		{VM_REPORT_STOPPED, OPERATION_END},    {VM_REPORT_EXITED, OPERATION_END},
+		{VM_REPORT_PAUSED, OPERATION_PAUSE},   {VM_REPORT_RESUMED, OPERATION_RESUME},
 		{VM_REPORT_RETRY, OPERATION_RETRY},    {VM_REPORT_FAILED, OPERATION_FAIL},
 	};
+
+	bool is_power = report->kind == VM_REPORT_PAUSED || report->kind == VM_REPORT_RESUMED;
 
 	if (report->kind == VM_REPORT_STOP && report->stop != VM_STOP_NONE)
 		mark_step(s, vm, stops[report->stop]);
 	for (size_t i = 0; i < array_size(steps); i++) {
 		if (steps[i].kind == report->kind)
-			mark_step(s, vm, steps[i].step);
+			mark_step(s, vm,
+			          is_power && report->code != BLIX_OK ? OPERATION_FAIL
+			                                              : steps[i].step);
 	}
 }
 

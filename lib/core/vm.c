@@ -27,7 +27,10 @@ static const uint32_t phase_next[VM_PHASE_COUNT] = {
 	[VM_STARTING] = BIT(SCHEDULED) | BIT(RUNNING) | BIT(STOPPING) | BIT(PENDING) | BIT(FAILED) |
                         BIT(CRASHLOOP) | BIT(UNKNOWN) | BIT(DELETING),
 	[VM_RUNNING] = BIT(SCHEDULED) | BIT(STARTING) | BIT(STOPPING) | BIT(STOPPED) |
-                       BIT(PENDING) | BIT(FAILED) | BIT(CRASHLOOP) | BIT(UNKNOWN) | BIT(DELETING),
+                       BIT(PENDING) | BIT(FAILED) | BIT(CRASHLOOP) | BIT(UNKNOWN) | BIT(PAUSED) |
+                       BIT(DELETING),
+	[VM_PAUSED] = BIT(SCHEDULED) | BIT(RUNNING) | BIT(STOPPING) | BIT(STOPPED) | BIT(PENDING) |
+                      BIT(FAILED) | BIT(CRASHLOOP) | BIT(UNKNOWN) | BIT(DELETING),
 	[VM_STOPPING] = BIT(STOPPED) | BIT(PENDING) | BIT(FAILED) | BIT(UNKNOWN) | BIT(DELETING),
 	[VM_STOPPED] = BIT(PENDING) | BIT(FAILED) | BIT(DELETING),
 	[VM_FAILED] = BIT(PENDING) | BIT(STOPPED) | BIT(STOPPING) | BIT(DELETING),
@@ -40,13 +43,21 @@ static const uint32_t phase_next[VM_PHASE_COUNT] = {
 
 #define COMMITTED_PHASES                                                                           \
 	(BIT(SCHEDULED) | BIT(BUILDING) | BIT(STARTING) | BIT(RUNNING) | BIT(STOPPING) |           \
-	 BIT(CRASHLOOP) | BIT(UNKNOWN))
+	 BIT(PAUSED) | BIT(CRASHLOOP) | BIT(UNKNOWN))
 
 static const char *const restart_names[VM_RESTART_COUNT] = {
 #define X(name, text) [VM_RESTART_##name] = text,
 	VM_RESTARTS(X)
 #undef X
 };
+
+const char *vm_power_name(enum vm_power power)
+{
+	static const char *const names[VM_POWER_COUNT] = {"Running", "Stopped", "Paused"};
+
+	assert((unsigned)power < VM_POWER_COUNT);
+	return names[power];
+}
 
 const char *vm_restart_name(enum vm_restart restart)
 {

@@ -26,6 +26,7 @@
 	X(BUILDING, "Building")   /* microvm -c or -u runs */                                      \
 	X(STARTING, "Starting")   /* the runner is being started */                                \
 	X(RUNNING, "Running")     /* the runner's process lives */                                 \
+	X(PAUSED, "Paused")       /* the same, and its hypervisor holds the guest's CPUs */        \
 	X(STOPPING, "Stopping")   /* the guest was asked, or the runner is being ended */          \
 	X(STOPPED, "Stopped")     /* no process; the directory stays */                            \
 	X(FAILED, "Failed")       /* gave up; reason and message say why */                        \
@@ -40,7 +41,7 @@ enum vm_phase {
 		VM_PHASE_COUNT
 };
 
-enum vm_power { VM_POWER_RUNNING, VM_POWER_STOPPED };
+enum vm_power { VM_POWER_RUNNING, VM_POWER_STOPPED, VM_POWER_PAUSED, VM_POWER_COUNT };
 
 /* What follows when a runner ends that was not asked to. A host that was restarted is no such end:
  * what should run is started again then, whatever the policy. */
@@ -166,6 +167,7 @@ bool vm_may_move(enum vm_phase from, enum vm_phase to);
 /* Moves vm to `to` and notes the time; asserts that the table allows it. A move to the same phase
  * keeps the time. */
 void vm_move(struct vm *vm, enum vm_phase to, uint64_t clock_ms);
+const char *vm_power_name(enum vm_power power);
 const char *vm_restart_name(enum vm_restart restart);
 int vm_restart_parse(const char *text, enum vm_restart *ret, struct blix_error *err);
 /* True when a runner that ended by itself is started again; clean: with exit code 0. */

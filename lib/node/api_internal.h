@@ -12,6 +12,8 @@ void vm_show_handle(struct http_request *request, void *data);
 void vm_start_handle(struct http_request *request, void *data);
 void vm_stop_handle(struct http_request *request, void *data);
 void vm_restart_handle(struct http_request *request, void *data);
+void vm_pause_handle(struct http_request *request, void *data);
+void vm_resume_handle(struct http_request *request, void *data);
 void vm_delete_handle(struct http_request *request, void *data);
 void vm_why_handle(struct http_request *request, void *data);
 void vm_usage_handle(struct http_request *request, void *data);

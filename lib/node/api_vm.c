@@ -7,6 +7,7 @@
 #include "core/cause.h"
 #include "core/object_json.h"
 #include "core/place.h"
+#include "vmm/vmm.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -243,6 +244,57 @@ void vm_stop_handle(struct http_request *request, void *data)
 void vm_restart_handle(struct http_request *request, void *data)
 {
 	power(request, data, VM_VERB_RESTART);
+}
+
+/* What its hypervisor cannot do is refused before it is in the log. */
+static int check_hold(const struct daemon *d, const char *name, enum vmm_operation operation,
+                      struct blix_error *err)
+{
+	const struct vm *vm = state_vm(d->state, name);
+	enum vmm_kind kind = vm != NULL ? vmm_kind_parse(vm->resolved.hypervisor) : VMM_UNKNOWN;
+	const char *cannot = vmm_cannot(kind, operation);
+
+	if (vm == NULL || !vm->resolved_set || cannot == NULL)
+		return 0;
+	(void)blix_fail(err, BLIX_E_REFUSED, "vm %s: %s cannot %s: %s", name,
+	                vm->resolved.hypervisor, operation == VMM_PAUSE ? "pause" : "resume",
+	                cannot);
+	blix_reason(err, "unsupported");
+	return -BLIX_E_REFUSED;
+}
+
+static void hold(struct http_request *request, struct daemon *d, enum vm_verb verb)
+{
+	const char *name = api_path_name(request);
+	struct command command;
+	struct blix_error err;
+	size_t n;
+
+	if (name == NULL)
+		return;
+	(void)http_body(request, &n);
+	command_init(&command, COMMAND_VM_POWER);
+	(void)snprintf(command.vm_power.name, sizeof(command.vm_power.name), "%s", name);
+	command.vm_power.verb = verb;
+	if ((n > 0 && blix_fail(&err, BLIX_E_INVALID, "no body is expected") < 0) ||
+	    check_hold(d, name, verb == VM_VERB_PAUSE ? VMM_PAUSE : VMM_RESUME, &err) < 0 ||
+	    api_query_number(request, "ifVersion", UINT64_MAX, &command.vm_power.if_version, &err) <
+	            0) {
+		http_answer_error(request, &err, NULL);
+		command_done(&command);
+		return;
+	}
+	api_propose(d, request, &command, name, 200);
+}
+
+void vm_pause_handle(struct http_request *request, void *data)
+{
+	hold(request, data, VM_VERB_PAUSE);
+}
+
+void vm_resume_handle(struct http_request *request, void *data)
+{
+	hold(request, data, VM_VERB_RESUME);
 }
 
 void vm_delete_handle(struct http_request *request, void *data)

@@ -254,6 +254,7 @@ void build_begin(struct job *job);
 void start_begin(struct job *job);
 void status_begin(struct job *job);
 void stop_begin(struct job *job);
+void vmm_begin(struct job *job); /* PAUSE, RESUME, and asking the guest */
 void remove_begin(struct job *job);
 /* Looks at one VM and tells the machine. */
 void look_at(struct local *local);

@@ -96,6 +96,7 @@ void node_executor_show(struct local *local, const struct executor_seen *seen)
 		.phase = vm->phase,
 		.here = vm->node == e->config.node,
 		.elsewhere = vm->node != 0 && vm->node != e->config.node,
+		.paused = vm->spec.power == VM_POWER_PAUSED,
 		.resolving = vm->resolver == e->config.node,
 		.held = vm_held_by(vm, e->config.node),
 		.updating = vm->update.step == UPDATE_RESOLVE && vm->resolver == e->config.node,

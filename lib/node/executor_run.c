@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #define STATUS_DEADLINE_MS 10000
-#define BUTTON_DEADLINE_MS 2000
+#define VMM_DEADLINE_MS    2000
 #define LOOK_NAMES         256 /* in one call: their bytes stay far below what exec takes */
 #define LOOK_AGAIN_MS      1000
 
@@ -152,21 +152,37 @@ void start_begin(struct job *job)
 	image_check(job, image_checked);
 }
 
-static void work_button(uv_work_t *work)
+/* A guest whose CPUs are held hears nothing: it is let go before it is asked. */
+static int ask(enum vmm_kind kind, const char *socket, struct blix_error *err)
+{
+	struct vmm_status status;
+
+	if (vmm_cannot(kind, VMM_RESUME) == NULL &&
+	    vmm_status(kind, socket, VMM_DEADLINE_MS, &status, NULL) == 0 &&
+	    strcmp(status.text, "paused") == 0)
+		(void)vmm_resume(kind, socket, VMM_DEADLINE_MS, NULL);
+	return vmm_power_button(kind, socket, VMM_DEADLINE_MS, err);
+}
+
+static void work_vmm(uv_work_t *work)
 {
 	struct job *job = work->data;
 	cleanup(freep) char *dir = host_dir(job->e, job->vm->name);
 	cleanup(freep) char *socket = host_control_socket(dir, job->vm->name);
 
 	if (socket == NULL) {
-		(void)blix_fail(&job->err, BLIX_E_NOTFOUND, "no control socket in %s", dir);
+		(void)blix_fail(&job->err, BLIX_E_REFUSED, "no control socket in %s", dir);
 		blix_reason(&job->err, "no-socket");
-		return;
+	} else if (job->kind == EXECUTOR_PAUSE) {
+		(void)vmm_pause(host_hypervisor(dir), socket, VMM_DEADLINE_MS, &job->err);
+	} else if (job->kind == EXECUTOR_RESUME) {
+		(void)vmm_resume(host_hypervisor(dir), socket, VMM_DEADLINE_MS, &job->err);
+	} else {
+		(void)ask(host_hypervisor(dir), socket, &job->err);
 	}
-	(void)vmm_power_button(host_hypervisor(dir), socket, BUTTON_DEADLINE_MS, &job->err);
 }
 
-static void on_button(uv_work_t *work, int status)
+static void on_vmm(uv_work_t *work, int status)
 {
 	struct job *job = work->data;
 
@@ -203,25 +219,28 @@ static void ask_by_runner(struct job *job, const char *dir)
 	argv_push(&argv, "-C");
 	argv_push(&argv, dir);
 	argv_push(&argv, "booted/bin/microvm-shutdown");
-	job_spawn(job, &argv, BUTTON_DEADLINE_MS, on_shutdown_script);
+	job_spawn(job, &argv, VMM_DEADLINE_MS, on_shutdown_script);
+}
+
+void vmm_begin(struct job *job)
+{
+	job->work.data = job;
+	if (uv_queue_work(job->e->config.loop, &job->work, work_vmm, on_vmm) == 0)
+		return;
+	(void)blix_fail(&job->err, BLIX_E_INTERNAL, "no thread to ask the hypervisor");
+	job_end(job);
 }
 
 void stop_begin(struct job *job)
 {
 	cleanup(freep) char *dir = host_dir(job->e, job->vm->name);
-	int rc;
 
 	if (job->stop == STOP_ASK && vmm_runner_shuts_down(host_hypervisor(dir))) {
 		ask_by_runner(job, dir);
 		return;
 	}
 	if (job->stop == STOP_ASK) {
-		job->work.data = job;
-		rc = uv_queue_work(job->e->config.loop, &job->work, work_button, on_button);
-		if (rc != 0) {
-			(void)blix_fail(&job->err, BLIX_E_INTERNAL, "no thread to ask the guest");
-			job_end(job);
-		}
+		vmm_begin(job);
 		return;
 	}
 	job_step(job, job->stop == STOP_TERM ? JOURNAL_TERM : JOURNAL_KILL, NULL);

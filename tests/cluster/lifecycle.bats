@@ -166,3 +166,29 @@ steps() { field "$1" '.status.operation | [.verb, .steps[].name] | join(" ")'; }
 	[ "$(steps web)" = 'stop kill end' ]
 	on 1 vm delete web
 }
+
+@test "a pause that cannot be is refused before it is in the log, or undone with its reason" {
+	local before
+	mkdir "$T/bin"
+	ln -s /bin/false "$T/bin/crosvm"
+	cluster_up 1 ".path = \"$T/bin:\" + .path"
+	on 1 vm create other --flake 'path:/nix/store/00000000000000000000000000000000-crosvm?narHash=sha256-fake#demo'
+	before=$(field other .metadata.revision)
+	run --separate-stderr on 1 vm pause other
+	[ "$status" = 5 ]
+	[ "${stderr_lines[0]}" = "blix: vm other: crosvm cannot pause: its socket speaks a protocol that only its own program knows" ]
+	field_is other .metadata.revision "$before"
+
+	on 1 vm create web --flake "$BASE#demo"
+	run --separate-stderr on 1 vm pause web # the stand-in has no socket
+	[ "$status" = 5 ]
+	[[ $stderr == *'no control socket in'* ]]
+	field_is web '[.status.phase, .spec.powerState, .status.reason] | @csv' '"Running","Running","no-socket"'
+	run --separate-stderr on 1 wait vm/web --for=running
+	[ "$status" = 0 ]
+	on 1 vm stop web --force
+	run --separate-stderr on 1 vm resume web
+	[ "$status" = 5 ]
+	[[ $stderr == *'it does not run'*"hint: 'blix vm start' starts it"* ]]
+	on 1 vm delete --all --yes --force
+}

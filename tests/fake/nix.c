@@ -75,9 +75,10 @@ static int evaluate(const char *ref)
 	if (write_lock(dir, url != NULL && strstr(url, "inputs") != NULL) != 0)
 		return 1;
 	fake_store(url, store, sizeof(store));
-	(void)printf("{\"vcpu\":%lu,\"mem\":%lu,\"hypervisor\":\"qemu\",\"runner\":\"%s\","
+	(void)printf("{\"vcpu\":%lu,\"mem\":%lu,\"hypervisor\":\"%s\",\"runner\":\"%s\","
 	             "\"volumes\":[%s],\"shares\":[],\"devices\":[],\"interfaces\":[]}\n",
-	             number(spec, "\"vcpu\":", 1), number(spec, "\"mem\":", 64), store,
+	             number(spec, "\"vcpu\":", 1), number(spec, "\"mem\":", 64),
+	             url != NULL && strstr(url, "crosvm") != NULL ? "crosvm" : "qemu", store,
 	             url != NULL && strstr(url, "volume") != NULL ? "{\"image\":\"data.img\"}"
 	                                                          : "");
 	return 0;

@@ -104,7 +104,7 @@ static void fill_node(struct command *c, struct input *in)
 static void fill_power(struct command *c, struct input *in)
 {
 	some_name(c->vm_power.name, sizeof(c->vm_power.name), in);
-	c->vm_power.verb = (enum vm_verb)(1 + take_byte(in, 3));
+	c->vm_power.verb = (enum vm_verb)(1 + take_byte(in, VM_VERB_COUNT - 1));
 	c->vm_power.if_version = take_byte(in, 4) == 3;
 }
 

@@ -102,6 +102,22 @@ field() { # NAME JQ
 	[ "$(field web '[.status.phase, .status.pid, .status.restarts] | @csv')" = "\"Running\",$pid,0" ]
 }
 
+@test "pause holds the guest, a new daemon knows it, resume lets it go on" {
+	pid=$(field web .status.pid)
+	blix vm pause web
+	[ "$(field web '[.status.phase, .spec.powerState, .status.pid] | @csv')" = "\"Paused\",\"Paused\",$pid" ]
+	# Its own word for it, and what QEMU says.
+	run microvm-status --state-dir "$work/s/microvms" --run-dir "$work/s/run/vms" web
+	[ "$(jq -r '.items[0].control.status' <<<"$output")" = paused ]
+	kill_daemon
+	start_daemon
+	await grep -q "vm.adopted vm=web pid=$pid" "$work/log"
+	[ "$(field web .status.phase)" = Paused ]
+	blix vm resume web
+	[ "$(field web '[.status.phase, .status.ready, .status.pid, .status.restarts] | @csv')" = "\"Running\",true,$pid,0" ]
+	blix vm pause web # and so it is stopped, gracefully: below
+}
+
 @test "stop asks the guest, which says goodbye" {
 	pid=$(field web .status.pid)
 	blix vm stop web

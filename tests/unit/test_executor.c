@@ -280,6 +280,52 @@ static void stopping_the_deaf(void **state)
 	desk_done(&d);
 }
 
+static void pausing(void **state)
+{
+	struct desk d;
+
+	(void)state;
+	desk_init(&d);
+	bring_up(&d);
+	d.desired.paused = true;
+	desire(&d, VM_RUNNING);
+	expect(&d, 0, EXECUTOR_PAUSE);
+	expect_n(&d, 1);
+	done(&d, BLIX_OK, NULL, false);
+	assert_int_equal(expect_report(&d, 0, VM_REPORT_PAUSED)->code, BLIX_OK);
+	answered(&d, BLIX_OK);
+	expect_n(&d, 0); /* nothing before the state shows it */
+	desire(&d, VM_PAUSED);
+	applied(&d);
+	expect_n(&d, 0);
+	d.desired.paused = false;
+	desire(&d, VM_PAUSED);
+	expect(&d, 0, EXECUTOR_RESUME);
+	done(&d, BLIX_E_TIMEOUT, "closed", false);
+	assert_string_equal(expect_report(&d, 0, VM_REPORT_RESUMED)->reason, "closed");
+	answered(&d, BLIX_OK);
+	d.desired.paused = true; /* as the state has it then */
+	desire(&d, VM_PAUSED);
+	applied(&d);
+	expect_n(&d, 0);
+	/* It ends while it is held: that is the news. */
+	ended(&d, 137, 50);
+	expect_report(&d, 0, VM_REPORT_EXITED);
+	desk_done(&d);
+
+	desk_init(&d);
+	bring_up(&d);
+	d.desired.paused = true;
+	desire(&d, VM_RUNNING);
+	expect(&d, 0, EXECUTOR_PAUSE);
+	desire(&d, VM_STOPPING); /* asked while it is being paused */
+	expect_n(&d, 0);
+	done(&d, BLIX_OK, NULL, false);
+	assert_int_equal(expect(&d, 0, EXECUTOR_STOP)->stop, STOP_ASK);
+	expect_report(&d, 1, VM_REPORT_STOP);
+	desk_done(&d);
+}
+
 static void failing_three_times(void **state)
 {
 	struct desk d;
@@ -757,6 +803,7 @@ static void world_show(struct world *w)
 		                                    .ready = vm->ready,
 		                                    .grace_ms = vm->grace_ms,
 		                                    .pid = vm->pid,
+		                                    .paused = vm->spec.power == VM_POWER_PAUSED,
 		                                    .crashes = vm->crashes,
 		                                    .out_path = vm->resolved.out_path};
 		memcpy(desired.name, vm->name, sizeof(desired.name));
@@ -890,7 +937,7 @@ static void world_disturb(struct world *w)
 	if (world_random(w, 2) == 0) {
 		command_init(&command, COMMAND_VM_POWER);
 		memcpy(command.vm_power.name, name, sizeof(name));
-		command.vm_power.verb = (enum vm_verb)(1 + world_random(w, 3));
+		command.vm_power.verb = (enum vm_verb)(1 + world_random(w, VM_VERB_COUNT - 1));
 		command.vm_power.grace_ms = (uint32_t)world_random(w, 3) * 1000;
 		(void)world_apply(w, &command);
 		command_done(&command);
@@ -1017,7 +1064,8 @@ static void world_run(uint64_t seed)
 	w.faults = false;
 	for (unsigned turn = 0; turn < 4000; turn++) {
 		if (turn % 500 == 0)
-			world_name_all(&w, COMMAND_VM_POWER, VM_VERB_START);
+			world_name_all(&w, COMMAND_VM_POWER,
+			               turn % 1000 == 0 ? VM_VERB_START : VM_VERB_RESUME);
 		world_turn(&w);
 	}
 	for (unsigned i = 0; i < WORLD_VMS; i++) {
@@ -1057,6 +1105,7 @@ int main(void)
 		cmocka_unit_test(stopping_by_steps),
 		cmocka_unit_test(stopping_by_force),
 		cmocka_unit_test(stopping_the_deaf),
+		cmocka_unit_test(pausing),
 		cmocka_unit_test(failing_three_times),
 		cmocka_unit_test(failing_for_good),
 		cmocka_unit_test(runner_exits),

@@ -309,6 +309,57 @@ static void restart_policies(void **state)
 	}
 }
 
+static void pausing(void **state)
+{
+	struct state *s = state_new();
+	const struct vm *vm;
+	uint64_t version;
+
+	(void)state;
+	join(s, 1, 16 * GIB);
+	assert_int_equal(create(s, "off").code, BLIX_OK);
+	assert_int_equal(power(s, "off", VM_VERB_PAUSE).why, REFUSAL_VM_NOT_UP);
+	to_running(s, "web");
+	version = state_vm(s, "web")->version;
+	assert_int_equal(power(s, "web", VM_VERB_PAUSE).code, BLIX_OK);
+	vm = state_vm(s, "web");
+	assert_int_equal(vm->phase, VM_RUNNING); /* until its node has done it */
+	assert_int_equal(vm->spec.power, VM_POWER_PAUSED);
+	assert_int_equal(vm->version, version + 1);
+	assert_int_equal(report(s, "web", VM_REPORT_PAUSED, BLIX_OK).code, BLIX_OK);
+	vm = state_vm(s, "web");
+	assert_int_equal(vm->phase, VM_PAUSED);
+	assert_true(vm->ready);
+	assert_int_equal(vm->marks.items[vm->marks.n - 1].step, OPERATION_PAUSE);
+	assert_int_equal(state_node(s, 1)->vms, 1); /* it holds what it held */
+	assert_int_equal(power(s, "web", VM_VERB_RESUME).code, BLIX_OK);
+	assert_int_equal(report(s, "web", VM_REPORT_RESUMED, BLIX_E_TIMEOUT).code, BLIX_OK);
+	vm = state_vm(s, "web");
+	assert_int_equal(vm->phase, VM_PAUSED);
+	assert_int_equal(vm->spec.power,
+	                 VM_POWER_PAUSED); /* what could not be done is not wanted */
+	assert_int_equal(vm->code, BLIX_E_TIMEOUT);
+	assert_int_equal(vm->marks.items[vm->marks.n - 1].step, OPERATION_FAIL);
+	assert_int_equal(power(s, "web", VM_VERB_START).code, BLIX_OK); /* the same as a resume */
+	assert_int_equal(report(s, "web", VM_REPORT_RESUMED, BLIX_OK).code, BLIX_OK);
+	assert_int_equal(state_vm(s, "web")->phase, VM_RUNNING);
+	/* It ends while it is held: what is started then runs. */
+	assert_int_equal(power(s, "web", VM_VERB_PAUSE).code, BLIX_OK);
+	assert_int_equal(report(s, "web", VM_REPORT_PAUSED, BLIX_OK).code, BLIX_OK);
+	assert_int_equal(exited(s, "web", 137, true).code, BLIX_OK);
+	assert_int_equal(state_vm(s, "web")->phase, VM_SCHEDULED);
+	assert_int_equal(state_vm(s, "web")->spec.power, VM_POWER_RUNNING);
+	run_again(s, "web");
+	/* Stopping and restarting need no resume first. */
+	assert_int_equal(power(s, "web", VM_VERB_PAUSE).code, BLIX_OK);
+	assert_int_equal(report(s, "web", VM_REPORT_PAUSED, BLIX_OK).code, BLIX_OK);
+	assert_int_equal(power(s, "web", VM_VERB_RESTART).code, BLIX_OK);
+	assert_int_equal(state_vm(s, "web")->spec.power, VM_POWER_RUNNING);
+	assert_int_equal(report(s, "web", VM_REPORT_STOPPED, BLIX_OK).code, BLIX_OK);
+	assert_int_equal(state_vm(s, "web")->phase, VM_PENDING);
+	state_free(s);
+}
+
 static void crash_loops(void **state)
 {
 	struct state *s = state_new();
@@ -529,7 +580,7 @@ static void random_step(struct state *s, uint64_t *seed)
 			(enum vm_report_kind)(1 + next_random(seed) % (VM_REPORT_KIND_COUNT - 1)),
 			BLIX_E_START);
 	else if (dice < 9)
-		(void)power(s, name, (enum vm_verb)(1 + next_random(seed) % 3));
+		(void)power(s, name, (enum vm_verb)(1 + next_random(seed) % (VM_VERB_COUNT - 1)));
 	else
 		(void)delete (s, name);
 }
@@ -563,7 +614,7 @@ static void replicas_agree(void **state)
 		join(a, id, 4 * GIB);
 		join(b, id, 4 * GIB);
 	}
-	for (unsigned i = 0; i < 9000; i++) {
+	for (unsigned i = 0; i < 14000; i++) {
 		struct state *view = i % 100 == 0 ? state_view(b) : NULL;
 		uint64_t hash = view != NULL ? state_hash(view) : 0;
 
@@ -793,6 +844,7 @@ int main(void)
 		cmocka_unit_test(capacity_is_atomic),
 		cmocka_unit_test(failure_moves_on),
 		cmocka_unit_test(restart_policies),
+		cmocka_unit_test(pausing),
 		cmocka_unit_test(crash_loops),
 		cmocka_unit_test(crashing_at_once_moves_on),
 		cmocka_unit_test(a_host_restarts),
