@@ -21,6 +21,14 @@ tried() { # WHO OPERATION [FIRST STEP]
 
 @test "start: blix-shim dies at each point" { tried shim start; }
 
+@test "real guests: blixd dies at some points, QEMU and its guest do not" {
+	command -v qemu-system-x86_64
+	export GUEST=toy JOBS=3
+	tried blixd start 2 5
+	tried blixd kill 1 2
+	tried blixd update 37 4
+}
+
 @test "a second crash during the recovery" {
 	local operation
 	for operation in create start update delete; do
