@@ -1,6 +1,6 @@
 /* The daemon's own view, and what stands on the host for a VM that the cluster does not know:
- * directories, their taps, garbage collector's roots, shims. Without an answer of the daemon
- * nothing is called a leftover: it alone knows what is wanted. */
+ * directories, their taps, garbage collector's roots, control groups, shims. Without an answer of
+ * the daemon nothing is called a leftover: it alone knows what is wanted. */
 #include "node/doctor_internal.h"
 
 #include "base/alloc.h"
@@ -8,6 +8,7 @@
 #include "base/parse.h"
 #include "base/version.h"
 #include "client/client.h"
+#include "node/executor.h"
 #include "sys/cgroup.h"
 #include "sys/file.h"
 
@@ -214,6 +215,76 @@ static void shims(struct doctor *d)
 		(void)closedir(stream);
 }
 
+static DIR *opendir_of(const char *prefix)
+{
+	cleanup(freep) char *dir = xstrndup(prefix, (size_t)(strrchr(prefix, '/') - prefix));
+
+	return opendir(dir);
+}
+
+/* Its processes, if there are any, go with it. */
+static void one_group(struct doctor *d, const char *prefix, const char *name)
+{
+	cleanup(freep) char *path =
+		xasprintf("%.*s/%s", (int)(strrchr(prefix, '/') - prefix), prefix, name);
+	cleanup(freep) char *fix =
+		cgroup_populated(path) ? xasprintf("echo 1 > %s/cgroup.kill; rmdir %s", path, path)
+				       : xasprintf("rmdir %s", path);
+
+	doctor_add(d, FINDING_WARN, fix, "control group %s belongs to no VM of the cluster", path);
+}
+
+static bool is_known_uid(const struct doctor *d, uint64_t uid)
+{
+	const cJSON *items = cJSON_GetObjectItemCaseSensitive(d->vms, "items"), *item;
+
+	cJSON_ArrayForEach (item, items) {
+		const cJSON *metadata = cJSON_GetObjectItemCaseSensitive(item, "metadata");
+		const char *text = NULL;
+		uint64_t known = 0;
+
+		if (cJSON_IsObject(metadata) &&
+		    json_get_string(metadata, "uid", &text, NULL) == 0 && text != NULL &&
+		    parse_u64(text, &known, NULL) == 0 && known == uid)
+			return true;
+	}
+	return false;
+}
+
+/* PREFIX-UID-EPOCH */
+static void groups(struct doctor *d)
+{
+	cleanup(freep) char *prefix = NULL;
+	const char *cluster = NULL, *name;
+	const struct dirent *entry;
+	DIR *stream;
+
+	(void)json_get_string(d->cluster, "cluster", &cluster, NULL);
+	if (cluster == NULL || cgroup_root() == NULL)
+		return;
+	prefix = node_executor_groups(cluster, d->config->run_dir);
+	name = strrchr(prefix, '/') + 1;
+	stream = opendir_of(prefix);
+	while (stream != NULL && (entry = readdir(stream)) != NULL) {
+		cleanup(freep) char *path = NULL;
+		uint64_t uid = 0;
+		char *dash;
+
+		if (strncmp(entry->d_name, name, strlen(name)) != 0 ||
+		    entry->d_name[strlen(name)] != '-')
+			continue;
+		path = xstrdup(entry->d_name + strlen(name) + 1);
+		dash = strchr(path, '-');
+		if (dash == NULL)
+			continue;
+		*dash = '\0';
+		if (parse_u64(path, &uid, NULL) == 0 && !is_known_uid(d, uid))
+			one_group(d, prefix, entry->d_name);
+	}
+	if (stream != NULL)
+		(void)closedir(stream);
+}
+
 void doctor_leftovers(struct doctor *d)
 {
 	cleanup(freep) char *own = xasprintf("%s/vms", d->config->state_dir);
@@ -229,6 +300,7 @@ void doctor_leftovers(struct doctor *d)
 	each_unknown(d, runs, own_directory);
 	each_unknown(d, d->config->microvms_dir, vm_directory);
 	gc_roots(d);
+	groups(d);
 	shims(d);
 	if (d->n == before)
 		doctor_add(d, FINDING_OK, NULL, "none");

@@ -257,10 +257,9 @@ static void timer_set(struct node_executor *e)
 		                     0);
 }
 
-/* Two daemons of one host, even of one cluster, have run directories of their own. */
-static char *groups_prefix(const struct node_executor *e)
+char *node_executor_groups(const char *cluster, const char *run_dir)
 {
-	cleanup(freep) char *who = xasprintf("%s %s", e->config.cluster, e->config.config->run_dir);
+	cleanup(freep) char *who = xasprintf("%s %s", cluster, run_dir);
 
 	return xasprintf("%s/blix/vm-%08x", cgroup_root(),
 	                 (unsigned)(journal_digest(who, strlen(who)) & UINT32_MAX));
@@ -277,7 +276,7 @@ static void host_fill(struct node_executor *e)
 	e->home = xasprintf("%s/home", config->state_dir);
 	e->tmp = xasprintf("%s/tmp", config->state_dir);
 	if (cgroup_root() != NULL)
-		e->cgroups = groups_prefix(e);
+		e->cgroups = node_executor_groups(e->config.cluster, config->run_dir);
 	e->host = (struct microvm_host){.microvm = config->microvm,
 	                                .status = e->status,
 	                                .shim = e->shim,

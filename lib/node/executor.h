@@ -40,6 +40,9 @@ int node_executor_open(const struct node_executor_config *config, struct node_ex
                        struct blix_error *err);
 /* The state changed: it is looked at in the loop's next turn, however often this is called. */
 void node_executor_wake(struct node_executor *e);
+/* How the control groups of its VMs begin; -UID-EPOCH follows. Two daemons of one host, even of one
+ * cluster, have run directories of their own. There must be a cgroup_root(). */
+char *node_executor_groups(const char *cluster, const char *run_dir);
 /* What a VM of this node uses, its hypervisor asked anew: cb is called once, possibly at once, with
  * NULL when it does not run here. */
 typedef void (*node_executor_usage_cb)(void *data, const struct usage *usage);

@@ -183,6 +183,29 @@ start_daemon() {
 	run ! grep -Eq 'foreign|kept' <<<"$output"
 }
 
+@test "leftovers: a control group that blix made for a VM that is gone" {
+	root=/sys/fs/cgroup
+	[ -e $root/cgroup.controllers ] || root=/sys/fs/cgroup/unified
+	[ -w $root/cgroup.procs ] || skip "needs the right to make control groups"
+	start_daemon
+	BLIX_ENDPOINT=$T/sock "$build/bin/blix" vm create kept --flake 'path:/nix/store/x?narHash=sha256-x' --stopped --no-wait -q >/dev/null
+	uid=$(BLIX_ENDPOINT=$T/sock "$build/bin/blix" vm show kept -o json | jq -r .metadata.uid)
+	cat >"$T/sum.c" <<-'END'
+		#include <stdio.h>
+		#include <string.h>
+		#include <xxhash.h>
+		int main(int argc, char **argv) { return argc != 2 || printf("%08x\n", (unsigned)XXH3_64bits(argv[1], strlen(argv[1]))) < 0; }
+	END
+	"${CC:-cc}" -o "$T/sum" "$T/sum.c" -lxxhash
+	group=$root/blix/vm-$("$T/sum" "$(jq -r .cluster "$T/state/cluster.json") $T/run")
+	mkdir -p "$group-987654321-1" "$group-$uid-1" "$root/blix/vm-00000000-987654321-1"
+	doctor
+	rmdir "$group-987654321-1" "$group-$uid-1" "$root/blix/vm-00000000-987654321-1"
+	rmdir "$root/blix" || : # others may have groups there
+	found leftovers warn "control group $group-987654321-1" "rmdir $group-987654321-1"
+	[ "$(jq '[.findings[] | select(.check == "leftovers")] | length' <<<"$output")" = 1 ]
+}
+
 @test "leftovers: a shim of a VM that is not the cluster's" {
 	start_daemon
 	program blix-shim 'read -r x' # the interpreter is argv[0]: not taken for a shim
