@@ -24,7 +24,8 @@ int doctor_run(struct cli *cli)
 {
 	static const char *const places[] = {"", "../sbin/"};
 	char name[] = "blixd", doctor[] = "--doctor", json[] = "--json", config[] = "--config";
-	char *argv[6] = {name, doctor};
+	char endpoint[] = "--endpoint";
+	char *argv[8] = {name, doctor};
 	struct blix_error err;
 	size_t n = 2;
 
@@ -33,6 +34,11 @@ int doctor_run(struct cli *cli)
 	if (given(cli, OPTION_CONFIG)) {
 		argv[n++] = config;
 		argv[n++] = xstrdup(cli->arguments.values[OPTION_CONFIG]);
+	}
+	/* A configuration names its own socket. */
+	if (!given(cli, OPTION_CONFIG) || given(cli, OPTION_ENDPOINT)) {
+		argv[n++] = endpoint;
+		argv[n++] = cli->settings.endpoints;
 	}
 	for (size_t i = 0; i < array_size(places); i++) {
 		cleanup(freep) char *path = beside(places[i]);

@@ -21,12 +21,12 @@ static void print_text(const struct doctor *doctor, const unsigned *counts)
 	             counts[FINDING_FAIL]);
 }
 
-int doctor_print(const struct config *config, bool json)
+int doctor_print(struct config *config, const char *endpoint, bool json)
 {
 	unsigned counts[FINDING_LEVEL_COUNT] = {0};
 	struct doctor doctor;
 
-	doctor_run(&doctor, config);
+	doctor_run(&doctor, config, endpoint);
 	for (size_t i = 0; i < doctor.n; i++)
 		counts[doctor.findings[i].level]++;
 	if (json) {

@@ -4,7 +4,8 @@
 
 #include "node/config.h"
 
-/* Prints the findings; 1 when one of them is a failure, else 0. */
-int doctor_print(const struct config *config, bool json);
+/* endpoint NULL: the configuration's. Prints the findings; 1 when one of them is a failure, else 0.
+ */
+int doctor_print(struct config *config, const char *endpoint, bool json);
 
 #endif

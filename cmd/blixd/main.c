@@ -27,9 +27,19 @@ struct arguments {
 	bool dev;
 	bool check;
 	bool doctor, json;
+	const char *endpoint;
 };
 
-enum { OPT_DEV = 256, OPT_STATE_DIR, OPT_CHECK, OPT_DOCTOR, OPT_JSON, OPT_NAME, OPT_DEBUG };
+enum {
+	OPT_DEV = 256,
+	OPT_STATE_DIR,
+	OPT_CHECK,
+	OPT_DOCTOR,
+	OPT_JSON,
+	OPT_ENDPOINT,
+	OPT_NAME,
+	OPT_DEBUG
+};
 
 static const struct argp_option options[] = {
 	{"config", 'c', "FILE", 0, "read FILE instead of " CONFIG_FILE, 0},
@@ -39,6 +49,7 @@ static const struct argp_option options[] = {
 	{"check", OPT_CHECK, NULL, 0, "check the configuration, then exit", 0},
 	{"doctor", OPT_DOCTOR, NULL, 0, "say what is wrong on this host, then exit", 0},
 	{"json", OPT_JSON, NULL, 0, "with --doctor: as JSON", 0},
+	{"endpoint", OPT_ENDPOINT, "SOCKET", 0, "with --doctor: the daemon to ask", 0},
 	{"debug", OPT_DEBUG, NULL, 0, "log more", 0},
 	{0},
 };
@@ -68,6 +79,9 @@ static error_t parse_option(int key, char *value, struct argp_state *state)
 		break;
 	case OPT_JSON:
 		arguments->json = true;
+		break;
+	case OPT_ENDPOINT:
+		arguments->endpoint = value;
 		break;
 	case OPT_DEBUG:
 		log_level(LOG_DEBUG);
@@ -237,7 +251,7 @@ int main(int argc, char **argv)
 	if (rc < 0)
 		rc = fail(&err);
 	else if (arguments.doctor)
-		rc = doctor_print(&config, arguments.json);
+		rc = doctor_print(&config, arguments.endpoint, arguments.json);
 	else if (!arguments.check)
 		rc = run(&config);
 	config_done(&config);

@@ -227,11 +227,21 @@ static void status_handle(struct http_request *request, void *data)
 
 static void version_handle(struct http_request *request, void *data)
 {
+	const struct config *config = ((const struct daemon *)data)->config;
 	cleanup(json_freep) cJSON *object = json_object();
+	cJSON *host = json_object();
 
-	(void)data;
 	json_add_string(object, "version", BLIX_VERSION);
 	json_add_string(object, "apiVersion", BLIX_API_VERSION);
+	json_add_string(host, "stateDir", config->state_dir);
+	json_add_string(host, "runDir", config->run_dir);
+	json_add_string(host, "microvmsDir", config->microvms_dir);
+	json_add_string(host, "gcrootsDir", config->gcroots_dir);
+	json_add_string(host, "libexecDir", config->libexec_dir);
+	json_add_string(host, "microvm", config->microvm);
+	json_add_string(host, "path", config->path);
+	json_add_string(host, "group", config->group);
+	json_add(object, "host", host);
 	http_answer_json(request, 200, object);
 }
 

@@ -6,7 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-/* In the order in which they are shown; the daemon is asked before what needs its answers. */
+/* In the order in which they are shown. */
 static const struct {
 	const char *name;
 	void (*run)(struct doctor *d);
@@ -40,9 +40,11 @@ void doctor_add(struct doctor *d, enum finding_level level, const char *fix, con
 	                                       .fix = xstrdup(fix != NULL ? fix : "")};
 }
 
-void doctor_run(struct doctor *d, const struct config *config)
+void doctor_run(struct doctor *d, struct config *config, const char *endpoint)
 {
-	*d = (struct doctor){.config = config};
+	*d = (struct doctor){.config = config,
+	                     .endpoint = endpoint != NULL ? endpoint : config->socket};
+	doctor_ask(d);
 	for (size_t i = 0; i < array_size(checks); i++) {
 		d->check = checks[i].name;
 		checks[i].run(d);
@@ -58,6 +60,7 @@ void doctor_done(struct doctor *d)
 	free(d->findings);
 	cJSON_Delete(d->vms);
 	cJSON_Delete(d->cluster);
+	cJSON_Delete(d->version);
 }
 
 const char *finding_level_name(enum finding_level level)

@@ -18,16 +18,19 @@ struct finding {
 };
 
 struct doctor {
-	const struct config *config;
-	const char *program; /* of this process, to find the helpers */
-	const char *check;   /* under way */
+	struct config *config;
+	const char *check; /* under way */
 	struct finding *findings;
 	size_t n, size;
-	cJSON *vms, *cluster; /* as the daemon answered; NULL: it did not */
+	const char *endpoint;           /* the socket of the daemon that is asked */
+	cJSON *vms, *cluster, *version; /* as it answered; NULL: it did not */
+	struct blix_error silence;      /* why it did not */
 };
 
-/* config was loaded and settled (config_settle). Looks at everything. */
-void doctor_run(struct doctor *doctor, const struct config *config);
+/* config was loaded and settled (config_settle). Looks at everything. A daemon that answers at
+ * `endpoint` (NULL: the configuration's socket) is believed about its own paths, which replace
+ * those of the configuration. */
+void doctor_run(struct doctor *doctor, struct config *config, const char *endpoint);
 void doctor_done(struct doctor *doctor);
 const char *finding_level_name(enum finding_level level);
 /* {kind, findings: [{check, level, message, fix}], ok, warn, fail} */

@@ -20,6 +20,8 @@ void doctor_disk(struct doctor *d);
 void doctor_clock(struct doctor *d);
 void doctor_permissions(struct doctor *d);
 /* doctor_leftovers.c */
+/* Before all checks: asks the daemon. */
+void doctor_ask(struct doctor *d);
 void doctor_daemon(struct doctor *d);
 void doctor_leftovers(struct doctor *d);
 

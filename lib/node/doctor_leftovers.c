@@ -19,40 +19,69 @@
 
 #define DAEMON_MS 5000
 
-static void compare_version(struct doctor *d, struct client *client)
+/* It may have been started with another configuration than we read. */
+static void take_paths(struct doctor *d)
 {
-	cleanup(json_freep) cJSON *answer = NULL;
-	const char *version = "";
+	struct config *c = d->config;
+	const struct {
+		const char *key;
+		char **path;
+	} rows[] = {{"stateDir", &c->state_dir},
+	            {"runDir", &c->run_dir},
+	            {"microvmsDir", &c->microvms_dir},
+	            {"gcrootsDir", &c->gcroots_dir},
+	            {"libexecDir", &c->libexec_dir},
+	            {"microvm", &c->microvm},
+	            {"path", &c->path},
+	            {"group", &c->group}};
+	const cJSON *host = NULL;
 
-	if (client_call(client, "GET", "/v1/version", NULL, &answer, NULL) < 0)
+	if (json_get_object(d->version, "host", &host, NULL) < 0 || host == NULL)
 		return;
-	(void)json_get_string(answer, "version", &version, NULL);
-	if (strcmp(version, BLIX_VERSION) != 0)
-		doctor_add(d, FINDING_WARN, "systemctl restart blixd",
-		           "runs version %s, installed is %s", version, BLIX_VERSION);
+	for (size_t i = 0; i < array_size(rows); i++) {
+		const char *text = "";
+
+		if (json_get_string(host, rows[i].key, &text, NULL) == 0 && text[0] != '\0')
+			xreplace(rows[i].path, text);
+	}
+	if (cJSON_GetObjectItemCaseSensitive(host, "group") == NULL)
+		xreplace(&c->group, "");
+}
+
+void doctor_ask(struct doctor *d)
+{
+	cleanup(client_freep) struct client *client = NULL;
+	struct client_options options = {.endpoints = d->endpoint, .timeout_ms = DAEMON_MS};
+
+	if (client_open(&options, &client, &d->silence) < 0 ||
+	    client_call(client, "GET", "/v1/version", NULL, &d->version, &d->silence) < 0 ||
+	    client_call(client, "GET", "/v1/cluster", NULL, &d->cluster, &d->silence) < 0 ||
+	    client_call(client, "GET", "/v1/vms", NULL, &d->vms, &d->silence) < 0)
+		return;
+	take_paths(d);
 }
 
 void doctor_daemon(struct doctor *d)
 {
-	cleanup(client_freep) struct client *client = NULL;
-	struct client_options options = {.endpoints = d->config->socket, .timeout_ms = DAEMON_MS};
-	struct blix_error err;
+	const char *version = "";
 	bool stale = false;
 
-	if (client_open(&options, &client, &err) < 0 ||
-	    client_call(client, "GET", "/v1/cluster", NULL, &d->cluster, &err) < 0 ||
-	    client_call(client, "GET", "/v1/vms", NULL, &d->vms, &err) < 0) {
+	if (d->vms == NULL) {
 		doctor_add(d, FINDING_WARN, "systemctl start blixd", "does not answer: %s",
-		           err.text);
+		           d->silence.text);
 		return;
 	}
 	(void)json_get_bool(d->cluster, "stale", &stale, NULL);
 	if (stale)
 		doctor_add(d, FINDING_FAIL, "blix cluster status",
-		           "answers, but has no quorum: nothing can be changed");
+		           "answers at %s, but has no quorum: nothing can be changed", d->endpoint);
 	else
-		doctor_add(d, FINDING_OK, NULL, "answers at %s", d->config->socket);
-	compare_version(d, client);
+		doctor_add(d, FINDING_OK, NULL, "answers at %s; its state is in %s", d->endpoint,
+		           d->config->state_dir);
+	(void)json_get_string(d->version, "version", &version, NULL);
+	if (strcmp(version, BLIX_VERSION) != 0)
+		doctor_add(d, FINDING_WARN, "systemctl restart blixd",
+		           "runs version %s, installed is %s", version, BLIX_VERSION);
 }
 
 static bool is_known(const struct doctor *d, const char *name)

@@ -48,7 +48,7 @@ char *node_executor_groups(const char *cluster, const char *run_dir);
 typedef void (*node_executor_usage_cb)(void *data, const struct usage *usage);
 void node_executor_usage(struct node_executor *e, uint64_t uid, node_executor_usage_cb cb,
                          void *data);
-/* The last samples of all VMs that run here. */
+/* The last samples of all VMs that run here; one that has ended has none. */
 void node_executor_each_usage(const struct node_executor *e,
                               void (*each)(void *data, const struct vm *vm,
                                            const struct usage *usage),

@@ -207,7 +207,8 @@ void node_executor_each_usage(const struct node_executor *e,
 	for (size_t i = 0; i < e->n_locals; i++) {
 		const struct local *local = e->locals[i];
 
-		if (local->usage != NULL && local->usage->usage.sampled_ms != 0)
+		if (local->usage != NULL && watch_exists(local) &&
+		    local->usage->usage.sampled_ms != 0)
 			each(data, local->vm, &local->usage->usage);
 	}
 }

@@ -250,6 +250,7 @@ void watch_ready(struct local *local, bool adopted)
 
 void watch_end(struct local *local)
 {
+	usage_forget(local);
 	watch_stop(local);
 	ready_stop(local);
 }

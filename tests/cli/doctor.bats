@@ -159,6 +159,19 @@ start_daemon() {
 	[ "$(jq '[.findings[] | select(.check == "leftovers")] | length' <<<"$output")" = 1 ]
 }
 
+@test "the endpoint's daemon is asked, and its own directories are looked at" {
+	start_daemon
+	mkdir -p "$T/state/vms/gone"
+	for way in "BLIX_ENDPOINT=unix:$T/sock blix doctor" "blix doctor --endpoint $T/sock"; do
+		# shellcheck disable=SC2086
+		run --separate-stderr env PATH="$build/bin:$PATH" $way -o json
+		found daemon ok "$T/sock; its state is in $T/state"
+		found disk "$(jq -r 'first(.findings[] | select(.check == "disk")).level' <<<"$output")" "$T/state has"
+		found leftovers warn "$T/state/vms/gone"
+		run ! grep -Eq '/var/lib/blix|/run/blix' <<<"$output"
+	done
+}
+
 @test "leftovers: directories, a root, a tap, a shim; what is foreign is left alone" {
 	start_daemon
 	doctor
@@ -221,9 +234,9 @@ start_daemon() {
 @test "the daemon's view: a clock that jumped, a version that is not the installed one, no quorum" {
 	"${CC:-cc}" -D_GNU_SOURCE -O1 -o "$T/fake_blixd" tests/cli/fake_blixd.c
 	mkdir "$T/answers"
-	printf '200\nContent-Type: application/json\n\n{"cluster":"c","stale":true,"clockJumpMs":60000}' >"$T/answers/1"
-	printf '200\nContent-Type: application/json\n\n{"items":[]}' >"$T/answers/2"
-	printf '200\nContent-Type: application/json\n\n{"version":"0.0.1"}' >"$T/answers/3"
+	printf '200\nContent-Type: application/json\n\n{"version":"0.0.1"}' >"$T/answers/1"
+	printf '200\nContent-Type: application/json\n\n{"cluster":"c","stale":true,"clockJumpMs":60000}' >"$T/answers/2"
+	printf '200\nContent-Type: application/json\n\n{"items":[]}' >"$T/answers/3"
 	"$T/fake_blixd" "$T/sock" "$T/answers" 3>&- &
 	PID=$!
 	until_true [ -S "$T/sock" ]

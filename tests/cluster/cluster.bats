@@ -166,6 +166,14 @@ all_run() { # N NAME...
 	[ "$(total create start)" = 3 ]
 	[ "$(total restart start)" = 1 ]
 
+	# What has ended uses nothing, at once.
+	on 2 vm metrics m2 >/dev/null
+	"$BATS_TEST_DIRNAME/request" "$T/n2/sock" GET /metrics | grep -q 'blix_vm_memory_bytes{vm="m2"}'
+	on 2 vm stop m2 --force >/dev/null
+	run ! grep -q 'vm="m2"' <("$BATS_TEST_DIRNAME/request" "$T/n2/sock" GET /metrics)
+	on 2 vm show m2 -o json | jq -e '.status | has("usage") | not'
+	on 2 vm start m2 >/dev/null
+
 	# A successor does not count again what stands in its log.
 	server_kill 1
 	server_start 1
