@@ -21,6 +21,8 @@ static const struct {
 	{"runner-bad", CAUSE_START},
 	{"virtiofsd-failed", CAUSE_START},
 	{"start-failed", CAUSE_START},
+	{"not-ready", CAUSE_START},
+	{"not-running", CAUSE_START},
 	{"disk-locked", CAUSE_START},
 	{"disk-missing", CAUSE_START},
 	{"no-kvm", CAUSE_START},

@@ -434,6 +434,19 @@ static bool waits_for_build(const struct state *state, const struct vm *vm, cons
 	return builds >= node->facts.builds_max;
 }
 
+/* The last change of its system, when that did not come out well. */
+static void push_update(cJSON *chain, const struct vm *vm)
+{
+	const struct vm_update *update = &vm->update;
+	cleanup(freep) char *text =
+		xasprintf("the last update %s: %s",
+	                  update->outcome == UPDATE_ROLLED_BACK ? "was rolled back" : "failed",
+	                  update->message);
+
+	if (update->outcome == UPDATE_ROLLED_BACK || update->outcome == UPDATE_FAILED)
+		push_cause(chain, update->code, update->reason, text, 0);
+}
+
 /* From the phase down to what caused it, then what the log remembers of its failures. */
 static cJSON *why_chain(const struct daemon *d, const struct vm *vm)
 {
@@ -457,6 +470,7 @@ static cJSON *why_chain(const struct daemon *d, const struct vm *vm)
 		           vm->phase_ms);
 	if (vm->spec.ready[0] != '\0' && vm->phase == VM_RUNNING && !vm->ready)
 		push_cause(chain, BLIX_OK, "not-ready", vm->spec.ready, vm->phase_ms);
+	push_update(chain, vm);
 	for (size_t i = d->state->n_events; i > 0; i--) {
 		const struct event *event = state_event(d->state, i - 1);
 

@@ -170,6 +170,7 @@ left_build() { # NAME: the build that a killed daemon left
 	until_true has rolled-back get web .status.update.outcome
 	has '1 1 1' numbers web
 	on 1 vm events web | grep -q vm-rolled-back
+	on 1 vm why web | grep -q 'the last update was rolled back'
 }
 
 @test "an update ends a crash loop" {
