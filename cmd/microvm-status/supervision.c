@@ -223,6 +223,16 @@ static bool is_in_unit(struct item *item, const struct record *r)
 	return true;
 }
 
+/* It has a shim of its own, in a run directory below that of the VM. */
+static void add_virtiofsd(struct item *item, int run)
+{
+	cleanup(closep) int fd =
+		openat(run, "virtiofsd", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	if (fd >= 0)
+		json_add_string(item->json, "virtiofsd", lock_is_held(fd) ? "running" : "stopped");
+}
+
 /* True when the run directory decides. */
 static bool look_at_shim(struct item *item, enum vm_state *ret)
 {
@@ -237,6 +247,7 @@ static bool look_at_shim(struct item *item, enum vm_state *ret)
 		return false;
 	}
 	record_read(item, run, &r);
+	add_virtiofsd(item, run);
 	mine = r.uid[0] == '\0' || item->uid[0] == '\0' || strcmp(r.uid, item->uid) == 0;
 	if (!mine && (r.live || r.locked))
 		item_error(item, "the process belongs to another VM of this name, uid %s", r.uid);

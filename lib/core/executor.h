@@ -61,6 +61,7 @@ struct executor_seen {
 	const char *runner; /* what is built there, "" nothing; copied */
 	const char *booted; /* what its process was started from, "" none; copied */
 	enum executor_process process;
+	bool setup;        /* something that was set up for a run is still there */
 	bool step_unknown; /* Unknown since a step was cut off by a crash: message says which */
 	uint64_t pid;
 	uint64_t started_ms; /* wall clock */
@@ -108,6 +109,7 @@ enum executor_action_kind {
 	EXECUTOR_STOP, /* stop: how */
 	EXECUTOR_PAUSE,
 	EXECUTOR_RESUME,
+	EXECUTOR_TEARDOWN, /* what was set up around its process, which is gone */
 	EXECUTOR_DELETE,
 	EXECUTOR_STATUS,
 	EXECUTOR_CANCEL, /* ends the build under way; its DONE still comes */

@@ -35,7 +35,9 @@ struct executor_vm {
 	uint64_t timer_ms;
 
 	unsigned tries;
-	uint64_t wait_ms;  /* no action before */
+	uint64_t wait_ms;    /* no action before */
+	unsigned down_tries; /* of a TEARDOWN */
+	uint64_t down_wait_ms;
 	bool resting;      /* wait_ms is the pause after a crash */
 	bool alive;        /* it ran in this epoch, and how that ended was not yet told */
 	uint64_t alive_ms; /* now of the START that brought it up; 0: found running */

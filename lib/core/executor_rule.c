@@ -228,6 +228,13 @@ static void decide(struct turn *t, struct executor_vm *vm)
 		update_decide(t, vm);
 }
 
+/* Nothing is told or done about a VM whose process is gone before its taps are, too. */
+static bool wants_teardown(const struct executor_vm *vm)
+{
+	return vm->seen.setup && vm->seen.process == PROCESS_NONE &&
+	       vm->seen.directory == DIRECTORY_OURS;
+}
+
 static void queue_keep(struct turn *t, struct executor_vm *vm)
 {
 	bool wanted = vm->build != EXECUTOR_IDLE;
@@ -246,6 +253,10 @@ void rule_decide(struct turn *t, struct executor_vm *vm)
 		cancel_unwanted(t, vm);
 	else if (!t->e->looked || !vm->wanted || vm->ended)
 		; /* nothing may be done now */
+	else if (wants_teardown(vm) && t->now_ms < vm->down_wait_ms)
+		turn_wake_at(t, vm, vm->down_wait_ms);
+	else if (wants_teardown(vm))
+		turn_act(t, vm, EXECUTOR_TEARDOWN, STOP_NONE);
 	else if (t->now_ms < vm->wait_ms) {
 		turn_wake_at(t, vm, vm->wait_ms);
 		update_decide(t, vm);
@@ -307,6 +318,8 @@ static void done_start(struct turn *t, struct executor_vm *vm, const struct exec
 		vm->alive = true;
 	else if (rule_wants_running(vm))
 		report_failure(t, vm, event);
+	if (event->code != BLIX_OK && event->seen == NULL)
+		vm->seen.setup = true; /* who knows how far it came */
 }
 
 /* A button that does nothing is pressed again while the guest may still be booting. */
@@ -342,6 +355,20 @@ static void done_delete(struct turn *t, struct executor_vm *vm, const struct exe
 	vm->wait_ms = t->now_ms + ((uint64_t)t->e->retry_ms << vm->tries);
 }
 
+/* What cannot be taken down is left, after some tries: a VM must not hang on it for ever. The next
+ * look finds it again. */
+static void done_teardown(struct turn *t, struct executor_vm *vm,
+                          const struct executor_event *event)
+{
+	vm->down_wait_ms = 0;
+	if (event->code != BLIX_OK && ++vm->down_tries < EXECUTOR_TRIES) {
+		vm->down_wait_ms = t->now_ms + ((uint64_t)t->e->retry_ms << vm->down_tries);
+		return;
+	}
+	vm->down_tries = 0;
+	vm->seen.setup = false;
+}
+
 void rule_done(struct turn *t, struct executor_vm *vm, const struct executor_event *event)
 {
 	enum executor_action_kind kind = vm->acting;
@@ -367,6 +394,8 @@ void rule_done(struct turn *t, struct executor_vm *vm, const struct executor_eve
 		done_stop(t, vm, event);
 	else if (kind == EXECUTOR_PAUSE || kind == EXECUTOR_RESUME)
 		done_power(t, vm, kind, event);
+	else if (kind == EXECUTOR_TEARDOWN)
+		done_teardown(t, vm, event);
 	else if (kind == EXECUTOR_DELETE)
 		done_delete(t, vm, event);
 	else if (kind != EXECUTOR_STATUS && event->code == BLIX_OK)

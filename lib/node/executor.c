@@ -64,6 +64,8 @@ static const char *event_name(enum executor_action_kind kind)
 		return "vm.pause.failed";
 	case EXECUTOR_RESUME:
 		return "vm.resume.failed";
+	case EXECUTOR_TEARDOWN:
+		return "vm.teardown.failed";
 	case EXECUTOR_DELETE:
 		return "vm.delete.failed";
 	case EXECUTOR_STATUS:
@@ -201,7 +203,7 @@ static void begin(struct node_executor *e, const struct executor_action *action)
 		[EXECUTOR_UPDATE] = build_begin,    [EXECUTOR_START] = start_begin,
 		[EXECUTOR_STOP] = stop_begin,       [EXECUTOR_DELETE] = remove_begin,
 		[EXECUTOR_PAUSE] = vmm_begin,       [EXECUTOR_RESUME] = vmm_begin,
-		[EXECUTOR_STATUS] = status_begin,
+		[EXECUTOR_STATUS] = status_begin,   [EXECUTOR_TEARDOWN] = teardown_begin,
 	};
 	struct local *local = local_find(e, action->uid);
 	struct job *job;

@@ -233,6 +233,7 @@ void sight_take(struct sight *sight, const struct local *local, const struct sta
 	seen->directory = host_owner(e, local->vm, &seen->epoch);
 	sight->runner = seen->directory == DIRECTORY_OURS ? runner_of(e, local->vm->name, "current")
 	                                                  : xstrdup("");
+	seen->setup = seen->directory == DIRECTORY_OURS && setup_exists(local);
 	/* What runs in a directory that is not ours is not ours to judge. */
 	if (item != NULL && seen->directory == DIRECTORY_OURS) {
 		sight_process(sight, item);

@@ -11,6 +11,7 @@
  *   executor_generation.c roots of generations
  *   executor_watch.c   the end of a runner, the ready line of a guest
  *   console_cap.c      the size of consoles that are appended to
+ *   executor_setup.c   what stands around a run: taps, virtiofsd
  *   supervisor*.c      who stands by a VM's process (supervisor.h)
  */
 #ifndef BLIX_NODE_EXECUTOR_INTERNAL_H
@@ -148,6 +149,10 @@ struct job {
 	struct command found; /* kind 0: nothing */
 	char *base_url;
 	struct inspection *inspection; /* of a foreign directory */
+	size_t setup_at;               /* executor_setup.c: which step */
+	bool setup_asked;
+	uint64_t setup_ms; /* a deadline */
+	void (*setup_end)(struct job *job);
 	struct image image;
 	char *repaired; /* what was, NULL: nothing */
 	TAILQ_ENTRY(job) entry;
@@ -278,6 +283,13 @@ void update_spec(const struct vm *vm, struct vm_spec *ret);
 void console_cap_start(struct node_executor *e);
 /* Cuts a file that has `half` bytes, keeping them in PATH.1. */
 int console_cut(const char *path, uint64_t half, struct blix_error *err);
+
+/* executor_setup.c */
+/* What the runner needs around it is put up, then `then` is called; or the job fails. */
+void setup_begin(struct job *job, void (*then)(struct job *job));
+void teardown_begin(struct job *job);
+/* Something of a run is to be taken down when its process is gone. */
+bool setup_exists(const struct local *local);
 
 /* executor_watch.c */
 /* After it was seen: watches the process, and the console for the ready line. */

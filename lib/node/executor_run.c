@@ -135,7 +135,7 @@ static void start_intended(struct job *job)
 	job->starts = job->local->starts;
 	job->local->start_ms = clock_boot_ms();
 	job->local->started_ms = clock_wall_ms();
-	job->e->supervisor->start(job);
+	setup_begin(job, job->e->supervisor->start);
 }
 
 static void image_checked(struct job *job)

@@ -19,6 +19,7 @@ struct supervisor {
 	/* Does this host have what it takes? named: the configuration asks for it. The first row
 	 * that fits is taken. */
 	bool (*fits)(const struct config *config, bool named);
+	bool sets_up; /* the runner's tap-up and its like are ours to run: no unit does */
 	/* START, after the directory and an empty console were prepared. Ends the job. */
 	void (*start)(struct job *job);
 	/* TERM or KILL of job->identity. Ends the job; a process that has ended is success. */

@@ -69,5 +69,8 @@ void supervisor_signal_process(struct job *job, int sig)
 	job_end(job);
 }
 
-const struct supervisor supervisor_shim = {
-	.name = "shim", .fits = fits, .start = start, .send_signal = supervisor_signal_process};
+const struct supervisor supervisor_shim = {.name = "shim",
+                                           .sets_up = true,
+                                           .fits = fits,
+                                           .start = start,
+                                           .send_signal = supervisor_signal_process};

@@ -91,7 +91,7 @@ whole() {
 @test "a runner that was collected is built again from its lock" {
 	mkdir "$work/aside"
 	mv "$roots"/* "$work/aside/"
-	rm "$work/s/microvms/web/current" "$work/s/microvms/web/booted"
+	rm -f "$work/s/microvms/web/current" "$work/s/microvms/web/booted"
 	nix-store --delete "$runner"
 	[ ! -e "$runner" ]
 	ln -s "$runner" "$work/s/microvms/web/current"

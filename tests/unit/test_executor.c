@@ -437,6 +437,47 @@ static void runner_exits(void **state)
 	desk_done(&d);
 }
 
+/* What was set up for a run goes before its end is told; what cannot go is left in the end. */
+static void taken_down_first(void **state)
+{
+	struct desk d;
+
+	(void)state;
+	for (unsigned failures = 0; failures <= EXECUTOR_TRIES; failures++) {
+		bool left = failures == EXECUTOR_TRIES;
+
+		desk_init(&d);
+		bring_up(&d);
+		d.seen.setup = true;
+		ended(&d, 0, 50);
+		for (unsigned i = 0; i < failures; i++) {
+			expect(&d, 0, EXECUTOR_TEARDOWN);
+			expect_n(&d, 1);
+			done(&d, BLIX_E_START, "teardown-failed", false);
+			if (!left || i + 1 < failures) {
+				expect_n(&d, 0);
+				tick(&d);
+			}
+		}
+		if (!left) {
+			expect(&d, 0, EXECUTOR_TEARDOWN);
+			expect_n(&d, 1);
+			d.seen.setup = false;
+			done(&d, BLIX_OK, NULL, false);
+		}
+		expect_report(&d, 0, VM_REPORT_EXITED);
+		desk_done(&d);
+	}
+	desk_init(&d);
+	bring_up(&d);
+	d.seen.setup = true;
+	d.seen.process = PROCESS_UNKNOWN; /* it may still need what is set up */
+	look(&d);
+	for (size_t i = 0; i < d.actions.n; i++)
+		assert_int_not_equal(d.actions.items[i].kind, EXECUTOR_TEARDOWN);
+	desk_done(&d);
+}
+
 /* Each end that comes soon doubles the pause, up to a minute; one that comes late starts anew. */
 static void crashing_in_a_row(void **state)
 {
@@ -1109,6 +1150,7 @@ int main(void)
 		cmocka_unit_test(failing_three_times),
 		cmocka_unit_test(failing_for_good),
 		cmocka_unit_test(runner_exits),
+		cmocka_unit_test(taken_down_first),
 		cmocka_unit_test(crashing_in_a_row),
 		cmocka_unit_test(leaving_a_crash_loop),
 		cmocka_unit_test(runner_exits_at_once),

@@ -1,0 +1,160 @@
+#!/usr/bin/env bats
+# What stands around a run: real taps in a network namespace of the test's own, and a virtiofsd that
+# is not one, by the real daemon and shims. Whoever dies how, none of it outlives the hypervisor.
+# shellcheck disable=SC2034 # PIDS and INSIDE are of helpers.bash
+
+bats_require_minimum_version 1.5.0
+
+setup() {
+	load helpers.bash
+	servers_setup
+	NET=blixtest-$$-$BATS_TEST_NUMBER
+	[ "$(id -u)" -eq 0 ] && [ -c /dev/net/tun ] && ip netns add "$NET" ||
+		skip "taps: needs root, network namespaces and /dev/net/tun"
+	INSIDE=(ip netns exec "$NET")
+	make_runner
+}
+
+teardown() {
+	servers_teardown
+	ip netns del "$NET" 2>/dev/null || true
+}
+
+program() { # NAME, its text on standard input
+	cat >"$FAKE/store/bin/$1"
+	chmod +x "$FAKE/store/bin/$1"
+}
+
+make_runner() {
+	local from=$FAKE
+
+	FAKE=$T/fake
+	mkdir -p "$FAKE/store/bin" "$FAKE/store/share/microvm/virtiofs/ro"
+	cp "$from/nix" "$from/microvm" "$FAKE"
+	cp "$from/runner" "$FAKE/store/bin/microvm-run"
+	echo qemu >"$FAKE/store/share/microvm/hypervisor"
+	echo blixtap >"$FAKE/store/share/microvm/tap-interfaces"
+	echo host-virtiofs-ro.sock >"$FAKE/store/share/microvm/virtiofs/ro/socket"
+	program tap-up <<-'END'
+		#!/bin/sh
+		exec ip tuntap add name blixtap mode tap
+	END
+	program tap-down <<-'END'
+		#!/bin/sh
+		exec ip link delete blixtap
+	END
+	program virtiofsd-run <<-'END'
+		#!/usr/bin/perl
+		use IO::Socket::UNIX;
+		my $s = IO::Socket::UNIX->new(Type => SOCK_STREAM(), Local => 'host-virtiofs-ro.sock', Listen => 1) or die;
+		print "serving\n";
+		sleep 1 while 1;
+	END
+}
+
+tap_is_there() { ip netns exec "$NET" test -e /sys/class/net/blixtap; }
+
+recorded() { # KEY, of virtiofsd
+	jq ".$1" "$T/n1/run/vms/web/virtiofsd/status.json"
+}
+
+phase_is() { # PHASE
+	[ "$(on 1 vm show web -o json | jq -r .status.phase)" = "$1" ]
+}
+
+nothing_is_left() {
+	! tap_is_there && [ ! -e "$T/n1/run/vms/web/setup" ] && [ ! -e "$T/n1/run/vms/web/virtiofsd" ] &&
+		[ ! -L "$T/n1/microvms/web/booted" ] && [ -z "$(pgrep -f "$T/n1/microvms/web" || true)" ]
+}
+
+@test "taps and virtiofsd are there while the VM runs, and gone when it is told that it stopped" {
+	local pid
+
+	cluster_up 1
+	on 1 vm create web --flake "$BASE#demo" >/dev/null
+	tap_is_there
+	[ -L "$T/n1/microvms/web/booted" ]
+	[ -S "$T/n1/microvms/web/host-virtiofs-ro.sock" ]
+	pid=$(recorded pid)
+	[ "$(microvm-status --state-dir "$T/n1/microvms" --run-dir "$T/n1/run/vms" web |
+		jq -r '.items[0].virtiofsd')" = running ]
+	on 1 vm stop web >/dev/null
+	nothing_is_left
+	ended "$pid"
+	on 1 vm start web >/dev/null # a second time as the first
+	tap_is_there
+	on 1 vm delete web --yes >/dev/null
+	nothing_is_left
+	server_stop 1
+}
+
+@test "a hypervisor that is killed leaves nothing" {
+	cluster_up 1
+	on 1 vm create web --flake "$BASE#demo" --restart never >/dev/null
+	tap_is_there
+	kill -9 "$(jq .pid "$T/n1/run/vms/web/status.json")"
+	until_true phase_is Failed
+	nothing_is_left
+	server_stop 1
+}
+
+@test "daemon, shims, hypervisor and virtiofsd killed together leave nothing" {
+	local pids groups
+
+	cluster_up 1
+	on 1 vm create web --flake "$BASE#demo" --restart never >/dev/null
+	pids=$(jq '.pid, .shimPid' "$T/n1/run/vms/web/status.json" "$T/n1/run/vms/web/virtiofsd/status.json")
+	groups=$(jq -r '.cgroup // "/nonexistent"' "$T/n1/run/vms/web/status.json" "$T/n1/run/vms/web/virtiofsd/status.json")
+	server_kill 1
+	# shellcheck disable=SC2086 # a list
+	kill -9 $pids
+	tap_is_there
+	server_start 1
+	until_true phase_is Failed
+	nothing_is_left
+	# shellcheck disable=SC2086 # a list
+	[ -z "$(ls -d $groups 2>/dev/null)" ]
+	server_stop 1
+}
+
+@test "the daemon and the hypervisor killed: virtiofsd is ended, too" {
+	local pid
+
+	cluster_up 1
+	on 1 vm create web --flake "$BASE#demo" --restart never >/dev/null
+	pid=$(recorded pid)
+	server_kill 1
+	kill -9 "$(jq .pid "$T/n1/run/vms/web/status.json")"
+	[ "$(sed 's/.*) //;s/ .*//' "/proc/$pid/stat")" = S ]
+	server_start 1
+	until_true phase_is Failed
+	nothing_is_left
+	ended "$pid"
+	server_stop 1
+}
+
+@test "a step that fails is the reason, and takes down what stood before it" {
+	cluster_up 1
+	program virtiofsd-run <<-'END'
+		#!/bin/sh
+		echo no such share
+		exit 3
+	END
+	run on 1 vm create web --flake "$BASE#demo" --timeout 30s
+	[ "$status" -ne 0 ]
+	until_true phase_is Failed
+	[ "$(on 1 vm show web -o json | jq -r .status.reason)" = virtiofsd-failed ]
+	[[ "$(on 1 vm show web -o json | jq -r .status.message)" == *"no such share"* ]]
+	nothing_is_left
+	[ ! -e "$T/n1/run/vms/web/status.json" ]
+	program tap-up <<-'END'
+		#!/bin/sh
+		echo tap: busy >&2
+		exit 1
+	END
+	run on 1 vm start web --timeout 30s
+	until_true eval '[ "$(on 1 vm show web -o json | jq -r .status.reason)" = tap-up-failed ]'
+	until_true phase_is Failed
+	nothing_is_left
+	server_stop 1
+}
