@@ -91,7 +91,7 @@ variant() { # NAME
 	run ! grep -q blix.variant <(variant web)
 }
 
-@test "rollback gives the old system the resources of today, by another runner of the same lock" {
+@test "what was rolled back to has its own lock, and the memory that the VM was created with" {
 	lock=$(blix vm history web -o json | jq -r '.items[] | select(.number == 1).lock')
 	[ "$(blix vm history web -o json | jq -r '.items[] | select(.desired).lock')" = "$lock" ]
 	kb=$(blix vm logs web | tr -d '\r' | sed -nE 's/^MemTotal: +([0-9]+) kB$/\1/p')
