@@ -21,7 +21,8 @@
 	X(MEMORY, "memory", 0, "SIZE", "memory, such as 512MiB (else as the flake says)")          \
 	X(HYPERVISOR, "hypervisor", 0, "H", "hypervisor (else as the flake says)")                 \
 	X(LABEL, "label", 0, "K=V", "label; may be given several times")                           \
-	X(READY, "ready", 0, "console:TEXT", "ready once TEXT stands on the console; wait for it") \
+	X(READY, "ready", 0, "agent|console:TEXT",                                                 \
+	  "ready once the agent says so or TEXT is on the console; wait for it")                   \
 	X(NODE, "node", 0, "N", "the only node it may run on")                                     \
 	X(RESTART, "restart", 0, "P", "always, on-failure (default) or never: after it ended")     \
 	X(STOPPED, "stopped", 0, NULL, "create it, do not start it")                               \

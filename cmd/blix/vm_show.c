@@ -140,6 +140,28 @@ static void show_generation(const cJSON *object)
 		             text_at(object, "status.update.message"));
 }
 
+static void show_agent(const cJSON *object)
+{
+	const cJSON *one;
+	struct buf list;
+
+	if (at(object, "status.agent") == NULL)
+		return;
+	if (!true_at(object, "status.agent.connected")) {
+		print_field("agent", "none answers: no exec and no cp, but console");
+		return;
+	}
+	print_fieldf("agent", "%s%s", text_at(object, "status.agent.version"),
+	             true_at(object, "status.agent.ready") ? ", ready" : "");
+	print_field("hostname", text_at(object, "status.agent.hostname"));
+	buf_init(&list, 2048);
+	cJSON_ArrayForEach (one, at(object, "status.agent.addresses"))
+		(void)buf_printf(&list, "%s%s", list.len > 0 ? ", " : "",
+		                 cJSON_GetStringValue(one));
+	print_field("addresses", list.data != NULL ? list.data : "");
+	buf_done(&list);
+}
+
 static void show_usage(const cJSON *object)
 {
 	char text[32];
@@ -168,6 +190,7 @@ static void show_vm(const cJSON *object)
 	print_field("node", text_at(object, "status.node"));
 	show_system(object);
 	show_generation(object);
+	show_agent(object);
 	show_usage(object);
 	show_operation(object);
 	show_timings(object);

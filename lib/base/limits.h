@@ -56,6 +56,7 @@
 #define LIMIT_FRAME            (64u << 10) /* payload of one frame: others get their turn after it */
 #define LIMIT_FRAME_WINDOW     (256u << 10) /* bytes under way per stream and direction */
 #define LIMIT_FRAME_INPUT      (1u << 20)   /* bytes of frames read and not yet looked at */
+#define LIMIT_GUEST_STREAMS    64u          /* to one guest; its agent refuses more */
 #define LIMIT_TREE_PATH        4096u        /* a path or link in a copy, as the kernel has it */
 #define LIMIT_TREE_DIRECTORIES 100000u      /* made by one copy: their modes wait for its end */
 

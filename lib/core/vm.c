@@ -367,8 +367,11 @@ static int ready_check(const char *ready, struct blix_error *err)
 {
 	if (ready[0] == '\0')
 		return 0;
+	if (strcmp(ready, "agent") == 0)
+		return 0;
 	if (strncmp(ready, "console:", 8) != 0 || ready[8] == '\0')
-		return blix_fail(err, BLIX_E_INVALID, "ready '%.64s' is not console:TEXT", ready);
+		return blix_fail(err, BLIX_E_INVALID,
+		                 "ready '%.64s' is neither agent nor console:TEXT", ready);
 	if (strnlen(ready, LIMIT_READY + 1) > LIMIT_READY)
 		return blix_fail(err, BLIX_E_INVALID, "ready is longer than %d bytes", LIMIT_READY);
 	for (const char *p = ready; *p != '\0'; p++) {

@@ -74,7 +74,7 @@ struct vm_spec {
 	char *hypervisor;      /* "": as the flake says */
 	enum vm_power power;
 	enum vm_restart restart;
-	char *ready; /* "" or "console:TEXT" */
+	char *ready; /* "", "agent" or "console:TEXT" */
 	char *node;  /* "" or the only node it may run on */
 	bool plain;  /* the base is passed untouched */
 	struct labels labels;

@@ -1,4 +1,5 @@
-/* GET /v1/vms/NAME/usage, and the usage inside GET /v1/vms/NAME: what a VM uses, from the memory of
+/* GET /v1/vms/NAME/usage, and usage and agent inside GET /v1/vms/NAME: what a VM uses and what the
+ * agent in its guest says, from the memory of
  * the node that runs it: this one, whose executor samples it, else asked of the node's own daemon,
  * once, with ?here=true.
  *
@@ -8,6 +9,7 @@
 
 #include "base/alloc.h"
 #include "core/object_json.h"
+#include "node/guest.h"
 
 #include <stdio.h>
 
@@ -18,6 +20,8 @@ struct usage_call {
 	struct http_request *request; /* NULL: the client went away */
 	struct fetch *fetch;          /* under way at another node */
 	bool whole;                   /* the VM's object is wanted */
+	uint64_t uid;
+	cJSON *agent; /* what is known of it, ours; NULL nothing */
 	char name[LIMIT_NAME + 1];
 };
 
@@ -38,6 +42,8 @@ static void answer_whole(struct usage_call *call, cJSON *usage)
 		json_add(status, "usage", usage);
 	else
 		cJSON_Delete(usage);
+	if (call->agent != NULL && cJSON_IsObject(status))
+		json_add(status, "agent", take(call->agent));
 	http_answer_json(call->request, 200, object);
 }
 
@@ -54,6 +60,8 @@ static void answer_alone(struct usage_call *call, cJSON *usage)
 	json_add(object, "metadata", metadata);
 	json_add_string(status, "node", node != NULL ? node->name : "");
 	json_add(status, "usage", usage);
+	if (call->agent != NULL)
+		json_add(status, "agent", take(call->agent));
 	json_add(object, "status", status);
 	http_answer_json(call->request, 200, object);
 }
@@ -85,11 +93,41 @@ static void call_end(struct usage_call *call, cJSON *usage, bool unreachable)
 		answer_alone(call, usage);
 	else
 		fail_alone(call, unreachable);
+	cJSON_Delete(call->agent);
 	free(call);
+}
+
+static cJSON *agent_json(const struct agent_info *info)
+{
+	cJSON *object = json_object();
+	cJSON *addresses = json_array();
+
+	json_add_bool(object, "connected", info->present);
+	if (info->present)
+		json_add_bool(object, "ready", info->ready);
+	json_add_text(object, "version", info->version);
+	json_add_text(object, "hostname", info->hostname);
+	json_add_text(object, "machineId", info->machine_id);
+	json_add_text(object, "bootId", info->boot_id);
+	for (unsigned i = 0; i < info->n_addresses; i++)
+		json_push_string(addresses, info->addresses[i]);
+	if (info->n_addresses > 0)
+		json_add(object, "addresses", addresses);
+	else
+		cJSON_Delete(addresses);
+	return object;
 }
 
 static void on_usage(void *data, const struct usage *usage)
 {
+	struct usage_call *call = data;
+	const struct agent_info *info = NULL;
+
+	/* Its answer may come when the executor is closed and the request gone. */
+	if (call->request != NULL && call->daemon->executor != NULL)
+		info = guest_info(call->daemon->executor, call->uid);
+	if (info != NULL)
+		call->agent = agent_json(info);
 	call_end(data, usage != NULL ? usage_json(usage) : NULL, false);
 }
 
@@ -99,14 +137,17 @@ static void on_fetched(void *data, int status, int http, struct buf *answer,
 	struct usage_call *call = data;
 	cleanup(json_freep) cJSON *tree = NULL;
 	cJSON *part = NULL;
+	cJSON *from;
 
 	(void)content_type;
 	call->fetch = NULL;
 	if (status == 0 && http == 200 && answer->data != NULL &&
 	    json_parse(answer->data, answer->len, &json_limits_request, &tree, NULL) == 0) {
-		part = cJSON_GetObjectItemCaseSensitive(tree, "status");
-		part = cJSON_IsObject(part) ? cJSON_DetachItemFromObjectCaseSensitive(part, "usage")
-		                            : NULL;
+		from = cJSON_GetObjectItemCaseSensitive(tree, "status");
+		if (cJSON_IsObject(from)) {
+			part = cJSON_DetachItemFromObjectCaseSensitive(from, "usage");
+			call->agent = cJSON_DetachItemFromObjectCaseSensitive(from, "agent");
+		}
 	}
 	call_end(call, part, status != 0 || http >= 500);
 }
@@ -152,6 +193,7 @@ void api_answer_usage(struct daemon *d, struct http_request *request, const stru
 
 	*call = (struct usage_call){.daemon = d, .request = request, .whole = whole};
 	memcpy(call->name, vm->name, sizeof(call->name));
+	call->uid = vm->uid;
 	if (!here && !may_run(vm)) {
 		call_end(call, NULL, false);
 		return;

@@ -28,6 +28,7 @@
 #include "vmm/vmm.h"
 
 struct watch;
+struct guest;
 struct usage_vm;
 struct ready;
 struct job;
@@ -63,6 +64,7 @@ struct local {
 	bool whole_checked;     /* its closure was looked at since it crashed */
 	struct watch *watch;    /* of its process */
 	struct ready *ready;    /* of its console */
+	struct guest *guest;    /* its agent, while it runs */
 	uint64_t kept;          /* a sum of the generations whose roots were looked at; 0: never */
 	struct usage_vm *usage; /* of its process; NULL: not sampled yet */
 };
@@ -298,5 +300,14 @@ void watch_follow(struct local *local, const struct sight *sight);
 void watch_ready(struct local *local, bool adopted);
 void watch_end(struct local *local);
 bool watch_exists(const struct local *local);
+
+/* executor_guest.c */
+/* The connection to the agent lives as long as the watch of its process. */
+void guest_follow(struct local *local);
+void guest_forget(struct local *local);
+/* Makes the VM ready as soon as its agent says so. */
+void guest_await_ready(struct local *local);
+/* Asks the agent to shut the guest down and calls done once, later; false: there is none to ask. */
+bool guest_ask_shutdown(struct job *job, void (*done)(struct job *job, bool agreed));
 
 #endif

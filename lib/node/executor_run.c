@@ -1,9 +1,9 @@
 /* START, STOP, STATUS, and the looks between them.
  *
  * START hands the runner to the host's supervisor (supervisor.h), which outlives us, and asks
- * microvm-status what came of it. STOP asks the guest through its hypervisor on a thread of the
- * pool, or has the supervisor signal the very process that was identified. The end itself is
- * noticed by executor_watch.c.
+ * microvm-status what came of it. STOP asks the guest by its agent, or else through its hypervisor
+ * on a thread of the pool, or has the supervisor signal the very process that was identified. The
+ * end itself is noticed by executor_watch.c.
  */
 #include "node/executor_internal.h"
 
@@ -231,16 +231,31 @@ void vmm_begin(struct job *job)
 	job_end(job);
 }
 
-void stop_begin(struct job *job)
+static void button_begin(struct job *job)
 {
 	cleanup(freep) char *dir = host_dir(job->e, job->vm->name);
 
-	if (job->stop == STOP_ASK && vmm_runner_shuts_down(host_hypervisor(dir))) {
+	if (vmm_runner_shuts_down(host_hypervisor(dir))) {
 		ask_by_runner(job, dir);
 		return;
 	}
+	vmm_begin(job);
+}
+
+/* A guest whose agent took the request needs no button as well. */
+static void on_guest_asked(struct job *job, bool agreed)
+{
+	if (agreed)
+		job_end(job);
+	else
+		button_begin(job);
+}
+
+void stop_begin(struct job *job)
+{
 	if (job->stop == STOP_ASK) {
-		vmm_begin(job);
+		if (!guest_ask_shutdown(job, on_guest_asked))
+			button_begin(job);
 		return;
 	}
 	job_step(job, job->stop == STOP_TERM ? JOURNAL_TERM : JOURNAL_KILL, NULL);

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #define READY_CONSOLE "console:"
+#define READY_AGENT   "agent"
 
 struct watch {
 	uv_poll_t poll;
@@ -240,11 +241,17 @@ void watch_follow(struct local *local, const struct sight *sight)
 	watch_start(local);
 	if (local->e->supervisor->seen != NULL)
 		local->e->supervisor->seen(local);
+	if (local->watch != NULL)
+		guest_follow(local);
 }
 
 void watch_ready(struct local *local, bool adopted)
 {
-	if (local->watch != NULL && local->ready == NULL && !(adopted && local->vm->ready))
+	if (local->watch == NULL || (adopted && local->vm->ready))
+		return;
+	if (strcmp(local->vm->spec.ready, READY_AGENT) == 0)
+		guest_await_ready(local);
+	else if (local->ready == NULL)
 		ready_start(local);
 }
 
@@ -253,6 +260,7 @@ void watch_end(struct local *local)
 	usage_forget(local);
 	watch_stop(local);
 	ready_stop(local);
+	guest_forget(local);
 }
 
 bool watch_exists(const struct local *local)

@@ -1,0 +1,201 @@
+/* The agent of each running VM: its connection follows the process (executor_watch.c), its word
+ * makes a VM ready that was created with `--ready agent`, and it is the first to be asked when a
+ * guest shall stop: see guest.h.
+ *
+ * A guest without an agent, or one that does not answer, costs a look for a socket now and then. */
+#include "node/executor_internal.h"
+#include "node/guest.h"
+
+#include "base/alloc.h"
+#include "sys/clock.h"
+#include "sys/log.h"
+
+#define SOCKET       "blix.agent" /* in the VM's directory: docs/guest-contract.md */
+#define ASK_GUEST_MS 2000
+
+struct guest {
+	struct node_executor *e;
+	struct local *local; /* NULL: the VM is no more */
+	struct agent *agent;
+	bool present;
+	bool awaited; /* its word makes the VM ready */
+};
+
+/* The question to shut down, which ends job->... by `done`. */
+struct asking {
+	struct node_executor *e;
+	struct job *job;
+	struct agent_stream *stream;
+	uv_timer_t deadline;
+	bool agreed;
+	void (*done)(struct job *job, bool agreed);
+};
+
+static void guest_ready(struct guest *guest)
+{
+	struct local *local = guest->local;
+	uint64_t ms = local->start_ms != 0 ? clock_boot_ms() - local->start_ms : 0;
+
+	if (!guest->awaited || !agent_info(guest->agent)->ready)
+		return;
+	guest->awaited = false;
+	node_executor_event(local->e, &(struct executor_event){.kind = EXECUTOR_READY,
+	                                                       .uid = local->uid,
+	                                                       .ms = (uint32_t)ms});
+}
+
+static void on_changed(void *data, const struct agent_info *info)
+{
+	struct guest *guest = data;
+
+	if (guest->local == NULL)
+		return;
+	if (info->present && !guest->present)
+		log_event(LOG_INFO, "vm.agent.connected", "vm=%s version=%s",
+		          guest->local->vm->name, info->version);
+	if (!info->present && guest->present)
+		log_event(LOG_INFO, "vm.agent.lost", "vm=%s", guest->local->vm->name);
+	guest->present = info->present;
+	guest_ready(guest);
+}
+
+static void guest_closed(void *data)
+{
+	struct guest *guest = data;
+	struct node_executor *e = guest->e;
+
+	free(guest);
+	node_executor_handle_closed(e);
+}
+
+void guest_follow(struct local *local)
+{
+	cleanup(freep) char *dir = host_dir(local->e, local->vm->name);
+	cleanup(freep) char *path = xasprintf("%s/" SOCKET, dir);
+	struct agent_config config = {
+		.loop = local->e->config.loop,
+		.path = path,
+		.changed = on_changed,
+	};
+	struct guest *guest = xcalloc(1, sizeof(*guest));
+
+	guest->e = local->e;
+	guest->local = local;
+	config.data = guest;
+	guest->agent = agent_open(&config);
+	local->e->handles++;
+	local->guest = guest;
+}
+
+void guest_forget(struct local *local)
+{
+	struct guest *guest = local->guest;
+
+	if (guest == NULL)
+		return;
+	local->guest = NULL;
+	guest->local = NULL;
+	agent_close(guest->agent, guest_closed, guest);
+}
+
+void guest_await_ready(struct local *local)
+{
+	if (local->guest == NULL)
+		return;
+	local->guest->awaited = true;
+	guest_ready(local->guest);
+}
+
+int guest_open(struct node_executor *e, uint64_t uid, const char *request,
+               const struct agent_stream_ops *ops, void *data, struct agent_stream **ret,
+               struct blix_error *err)
+{
+	const struct local *local = local_find(e, uid);
+	int rc;
+
+	if (local == NULL || local->guest == NULL) {
+		(void)blix_fail(err, BLIX_E_REFUSED, "the VM does not run here");
+		blix_reason(err, "not-running");
+		return -BLIX_E_REFUSED;
+	}
+	rc = agent_stream_open(local->guest->agent, request, ops, data, ret, err);
+	if (rc == -BLIX_E_UNAVAILABLE && local->vm->spec.plain)
+		blix_hint(err,
+		          "%s was created with --plain: its flake must bring blix-agent itself",
+		          local->vm->name);
+	else if (rc == -BLIX_E_UNAVAILABLE)
+		blix_hint(err, "blix vm console %s needs none; see docs/guest-contract.md",
+		          local->vm->name);
+	return rc;
+}
+
+const struct agent_info *guest_info(const struct node_executor *e, uint64_t uid)
+{
+	const struct local *local = local_find(e, uid);
+
+	return local == NULL || local->guest == NULL ? NULL : agent_info(local->guest->agent);
+}
+
+static void asking_closed(uv_handle_t *handle)
+{
+	struct asking *asking = handle->data;
+	struct node_executor *e = asking->e;
+
+	asking->done(asking->job, asking->agreed);
+	free(asking);
+	node_executor_handle_closed(e);
+}
+
+static void asking_end(struct asking *asking, bool agreed)
+{
+	if (uv_is_closing((uv_handle_t *)&asking->deadline))
+		return;
+	asking->agreed = agreed;
+	agent_stream_close(asking->stream);
+	uv_close((uv_handle_t *)&asking->deadline, asking_closed);
+}
+
+static void on_asking_frame(void *data, const struct frame *f)
+{
+	struct asking *asking = data;
+
+	if (f->type == FRAME_EXIT)
+		asking->agreed = true;
+}
+
+static void on_asking_ended(void *data, const struct blix_error *err)
+{
+	struct asking *asking = data;
+
+	asking_end(asking, err == NULL && asking->agreed);
+}
+
+static void on_asking_late(uv_timer_t *timer)
+{
+	asking_end(timer->data, false);
+}
+
+bool guest_ask_shutdown(struct job *job, void (*done)(struct job *job, bool agreed))
+{
+	static const struct agent_stream_ops ops = {on_asking_frame, on_asking_ended};
+	struct guest *guest = job->local->guest;
+	struct asking *asking;
+
+	if (guest == NULL || !agent_info(guest->agent)->present)
+		return false;
+	asking = xcalloc(1, sizeof(*asking));
+	asking->e = job->e;
+	asking->job = job;
+	asking->done = done;
+	if (agent_stream_open(guest->agent, "{\"kind\":\"shutdown\"}", &ops, asking,
+	                      &asking->stream, NULL) < 0) {
+		free(asking);
+		return false;
+	}
+	asking->deadline.data = asking;
+	if (uv_timer_init(job->e->config.loop, &asking->deadline) != 0)
+		abort();
+	job->e->handles++;
+	(void)uv_timer_start(&asking->deadline, on_asking_late, ASK_GUEST_MS, 0);
+	return true;
+}

@@ -1,0 +1,162 @@
+#!/usr/bin/env bats
+# blix-agent in a real Linux guest, over QEMU's virtio-serial port: ready, found again, exec, copies, freeze, and a stop
+# that needs no button. While the daemon is away, the tests speak to the agent themselves (tests/cli/agent_host.c).
+
+bats_require_minimum_version 1.5.0
+
+setup_file() {
+	export work build HOST=$BATS_FILE_TMPDIR/agent_host
+	build=$(realpath "${BLIX_BUILD:-$BATS_TEST_DIRNAME/../../build/debug}")
+	work=$(mktemp -d /tmp/blix.XXXXXX)
+	export BLIX_ENDPOINT=$work/s/blix.sock BLIX_TIMEOUT=3m
+	(cd "$BATS_TEST_DIRNAME/../.." && "${CC:-cc}" -D_GNU_SOURCE -std=gnu11 -O1 -Ilib -o "$HOST" tests/cli/agent_host.c \
+		lib/base/{frame,buf,alloc,error}.c)
+	"$BATS_TEST_DIRNAME/../../examples/debian/stage" "$work/guest"
+	sed -i 's|^        demo = .*|&\n        disk = system "demo" [ { microvm.volumes = [ { image = "data.img"; size = 32; mountPoint = "/data"; } ]; } ];|' \
+		"$work/guest/flake.nix"
+	jq -n --arg roots "/nix/var/nix/gcroots/${work##*/}" \
+		'{gcrootsDir: $roots, retryMs: 100, nix: {extraConfig: "sandbox = false\nsubstituters ="}}' >"$work/blix.json"
+	start_daemon
+}
+
+teardown_file() {
+	local pid
+	kill -9 "$(cat "$work/pid")" 2>/dev/null || :
+	for pid in $(jq -r '.shimPid, .pid' "$work"/s/run/vms/*/status.json 2>/dev/null); do
+		kill -9 "$pid" 2>/dev/null || :
+	done
+	rm -rf "$work" "/nix/var/nix/gcroots/${work##*/}"
+}
+
+setup() {
+	load ../until.bash
+	export WITHIN=60
+	cd "$work" || exit 1
+}
+
+start_daemon() {
+	"$build/bin/blixd" --dev --state-dir "$work/s" --config "$work/blix.json" --name host \
+		</dev/null >>"$work/log" 2>&1 3>&- &
+	echo $! >"$work/pid"
+	until blix vm list >/dev/null 2>&1; do read -r -t 0.05 <> <(:) || :; done
+}
+
+kill_daemon() {
+	kill -9 "$(cat "$work/pid")"
+	until_true ended "$(cat "$work/pid")"
+}
+
+field() { # NAME JQ
+	blix vm show "$1" -o json | jq -r "$2"
+}
+
+connected() { # NAME
+	[ "$(field "$1" .status.agent.connected)" = true ]
+}
+
+# host NAME ARGUMENT...: the guest's agent, while the daemon is away.
+host() {
+	timeout 120 "$HOST" --connect "$work/s/microvms/$1/blix.agent" --session "$RANDOM$RANDOM" "${@:2}" 3>frames
+}
+
+last() { # FIELD of EXIT or ERROR
+	grep -E '^(EXIT|ERROR) ' frames | cut -d' ' -f2- | jq -c ".$1"
+}
+
+@test "a guest is ready when its agent says so, and shown as it says" {
+	run --separate-stderr blix vm create web --flake "$work/guest#disk" --memory 256MiB --ready agent
+	[ "$status" = 0 ]
+	[[ $stderr == *'Running and ready on host'* ]]
+	[ "$(field web '[.status.agent.connected, .status.agent.ready, .status.agent.hostname] | @csv')" = 'true,true,"web"' ]
+	[[ $(field web .status.agent.version) == [0-9]* ]]
+	[[ $(field web .status.agent.bootId) == *-*-*-*-* ]]
+	blix vm show web | grep -qE '^  agent +[0-9.]*, ready'
+	grep -q 'vm.agent.connected vm=web' "$work/log"
+}
+
+@test "a guest without an agent is said to have none" {
+	blix vm create toy --flake "$work/guest#toy"
+	[ "$(field toy .status.agent.connected)" = false ]
+	blix vm show toy | grep -qE '^  agent +none answers'
+	blix vm delete toy --force
+}
+
+@test "commands in the guest return 0, 1, 126, 127 and their signal" {
+	kill_daemon
+	host web '{"kind":"exec","argv":["true"]}' </dev/null
+	[ "$(last exitCode)" = 0 ]
+	host web '{"kind":"exec","argv":["false"]}' </dev/null
+	[ "$(last exitCode)" = 1 ]
+	host web '{"kind":"exec","argv":["/init/x"]}' </dev/null
+	[ "$(last exitCode)" = 126 ]
+	host web '{"kind":"exec","argv":["no-such-command"]}' </dev/null
+	[ "$(last exitCode)" = 127 ]
+	host web '{"kind":"exec","argv":["sh","-c","kill -15 $$"]}' </dev/null
+	[ "$(last signal)" = 15 ]
+	out=$(host web '{"kind":"exec","argv":["sh","-c","uname -s; echo $A; echo no >&2; cat"],"env":{"A":"b"}}' 2>err <<<word)
+	[ "$out" = $'Linux\nb\nword' ]
+	[ "$(cat err)" = no ]
+}
+
+@test "a terminal in the guest" {
+	out=$(host web '{"kind":"exec","argv":["sh","-c","test -t 0 && stty size"],"tty":true,"rows":33,"cols":99}' </dev/null)
+	[ "$out" = $'33 99\r' ]
+}
+
+@test "100 MB into the guest and out of it have equal hashes" {
+	head -c 100000000 /dev/urandom >data
+	sum=$(sha256sum <data)
+	out=$(host web '{"kind":"exec","argv":["sha256sum"]}' <data)
+	[ "$out" = "$sum" ]
+	host web '{"kind":"exec","argv":["sh","-c","mount -t tmpfs -o size=180m none /mnt"]}' </dev/null
+	mkdir -p tree && mv data tree/data && chmod 640 tree/data
+	blix-agent --port "$work/local" --run "$work/agent" 3>&- &
+	local=$!
+	"$HOST" --listen "$work/local" '{"kind":"copy-out","path":"'"$work/tree"'"}' 3>/dev/null </dev/null >stream
+	kill $local
+	host web '{"kind":"copy-in","path":"/mnt/tree"}' <stream
+	[ "$(last bytes)" = 100000000 ]
+	host web '{"kind":"copy-out","path":"/mnt/tree"}' </dev/null >back
+	cmp stream back
+	out=$(host web '{"kind":"exec","argv":["sh","-c","stat -c %a /mnt/tree/data; umount /mnt"]}' </dev/null)
+	[ "$out" = 640 ]
+	rm -rf tree stream back
+}
+
+@test "filesystems freeze, and thaw by themselves" {
+	out=$(host web '{"kind":"freeze","timeoutMs":1000}' </dev/null)
+	grep OPENED frames | grep -q '"/data"'
+	[ "$(last thawed)" = 1 ]
+	[ "$(last reason)" = '"asked"' ]
+	host web --linger "$work/never" '{"kind":"freeze","timeoutMs":1000}' </dev/null
+	[ "$(last reason)" = '"timeout"' ]
+	host web '{"kind":"exec","argv":["sh","-c","echo thawed >/data/x && sync"]}' </dev/null
+	[ "$(last exitCode)" = 0 ]
+}
+
+@test "a command whose host is gone is ended, and the daemon finds the agent again" {
+	"$HOST" --connect "$work/s/microvms/web/blix.agent" --session gone \
+		'{"kind":"exec","argv":["sh","-c","echo begun; exec sleep 7777"]}' </dev/null 3>/dev/null >out &
+	until_true grep -q begun out
+	kill -9 $!
+	start_daemon
+	until_true connected web
+	[ "$(field web '[.status.phase, .status.ready, .status.restarts] | @csv')" = '"Running",true,0' ]
+	kill_daemon
+	no_sleeper() {
+		host web '{"kind":"exec","argv":["sh","-c","ps | grep -v grep | grep -q \"sleep 7777\""]}' </dev/null
+		[ "$(last exitCode)" = 1 ]
+	}
+	until_true no_sleeper
+	start_daemon
+	until_true connected web
+}
+
+@test "stop goes by the agent: no button is needed" {
+	rm "$work/s/microvms/web/"*.sock
+	blix vm stop web
+	[ "$(field web '[.status.phase, .status.exitCode] | @csv')" = '"Stopped",0' ]
+	blix vm logs web | grep -q 'blix: powering off'
+	run ! grep -q 'vm.stop.failed vm=web' "$work/log"
+	blix vm delete web
+}

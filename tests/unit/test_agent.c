@@ -1,0 +1,385 @@
+/* lib/vmm/agent against a guest of the test's own making: a socket that speaks frames, well or
+ * badly. Streams end once, whatever ends them, and the connection comes back. */
+#include "base/alloc.h"
+#include "vmm/agent.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+struct seen {
+	unsigned frames, ended, changes;
+	enum frame_type last;
+	char text[64];
+	char reason[40];
+	bool present;
+	bool closed;
+	struct agent_stream *close_in_frame;
+};
+
+struct fixture {
+	uv_loop_t loop;
+	char dir[32], *path;
+	int listener, guest; /* the guest's end, -1 none */
+	struct frame_reader in;
+	struct agent *agent;
+	struct seen seen;
+	char session[64];
+};
+
+static void on_changed(void *data, const struct agent_info *info)
+{
+	struct seen *seen = data;
+
+	seen->changes++;
+	seen->present = info->present;
+}
+
+static void on_frame(void *data, const struct frame *f)
+{
+	struct seen *seen = data;
+	struct agent_stream *s = take(seen->close_in_frame);
+
+	seen->frames++;
+	seen->last = f->type;
+	(void)snprintf(seen->text, sizeof(seen->text), "%.*s", (int)f->len, f->data);
+	agent_stream_close(s);
+}
+
+static void on_ended(void *data, const struct blix_error *err)
+{
+	struct seen *seen = data;
+
+	seen->ended++;
+	(void)snprintf(seen->reason, sizeof(seen->reason), "%s",
+	               err == NULL ? "" : blix_error_reason(err));
+}
+
+static const struct agent_stream_ops ops = {on_frame, on_ended};
+
+static void on_closed(void *data)
+{
+	((struct seen *)data)->closed = true;
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = xcalloc(1, sizeof(*f));
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct agent_config config;
+
+	memcpy(f->dir, "/tmp/blix-agent-XXXXXX", 23);
+	assert_non_null(mkdtemp(f->dir));
+	f->path = xasprintf("%s/blix.agent", f->dir);
+	memcpy(address.sun_path, f->path, strlen(f->path));
+	f->guest = -1;
+	f->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	assert_int_equal(bind(f->listener, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(listen(f->listener, 4), 0);
+	assert_int_equal(uv_loop_init(&f->loop), 0);
+	frame_reader_init(&f->in);
+	config = (struct agent_config){&f->loop, f->path, on_changed, &f->seen};
+	f->agent = agent_open(&config);
+	*state = f;
+	return 0;
+}
+
+static void hang_up(struct fixture *f)
+{
+	if (f->guest >= 0)
+		(void)close(f->guest);
+	f->guest = -1;
+	frame_reader_clear(&f->in);
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	if (f->agent != NULL)
+		agent_close(f->agent, on_closed, &f->seen);
+	assert_int_equal(uv_run(&f->loop, UV_RUN_DEFAULT), 0);
+	assert_true(f->seen.closed);
+	assert_int_equal(uv_loop_close(&f->loop), 0);
+	hang_up(f);
+	frame_reader_done(&f->in);
+	(void)close(f->listener);
+	(void)unlink(f->path);
+	(void)rmdir(f->dir);
+	free(f->path);
+	free(f);
+	return 0;
+}
+
+/* Turns the loop until the guest has a frame. */
+static struct frame guest_get(struct fixture *f)
+{
+	struct frame frame = {0};
+	char data[65536];
+
+	for (;;) {
+		ssize_t n;
+
+		if (frame_reader_next(&f->in, &frame, NULL) == 1)
+			return frame;
+		(void)uv_run(&f->loop, UV_RUN_NOWAIT);
+		if (f->guest < 0)
+			continue;
+		n = recv(f->guest, data, sizeof(data), MSG_DONTWAIT);
+		assert_int_not_equal(n, 0);
+		if (n > 0)
+			assert_int_equal(frame_reader_feed(&f->in, data, (size_t)n, NULL), 0);
+	}
+}
+
+/* Waits for the connection and its HELLO. */
+static void guest_accept(struct fixture *f)
+{
+	struct frame hello;
+	const char *text;
+
+	while (f->guest < 0) {
+		(void)uv_run(&f->loop, UV_RUN_ONCE);
+		f->guest = accept4(f->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	}
+	hello = guest_get(f);
+	assert_int_equal(hello.type, FRAME_HELLO);
+	text = memmem(hello.data, hello.len, "\"session\":\"", 11);
+	assert_non_null(text);
+	(void)snprintf(f->session, sizeof(f->session), "%.*s", (int)strcspn(text + 11, "\""),
+	               text + 11);
+}
+
+static void guest_put(struct fixture *f, struct buf *out)
+{
+	assert_int_equal(send(f->guest, out->data, out->len, MSG_NOSIGNAL), out->len);
+	buf_clear(out);
+}
+
+static void guest_say(struct fixture *f, uint32_t id, enum frame_type type, const char *text)
+{
+	cleanup(buf_done) struct buf out;
+
+	buf_init(&out, FRAME_WHOLE);
+	assert_int_equal(frame_put_text(&out, id, type, text), 0);
+	guest_put(f, &out);
+}
+
+static void guest_hello(struct fixture *f, const char *session, const char *more)
+{
+	cleanup(freep) char *text =
+		xasprintf("{\"version\":1,\"session\":\"%s\",\"agent\":\"1.2\"%s}", session, more);
+
+	guest_say(f, 0, FRAME_HELLO, text);
+}
+
+#define turn_until(f, condition)                                                                   \
+	while (!(condition))                                                                       \
+	(void)uv_run(&(f)->loop, UV_RUN_ONCE)
+
+static void guest_up(struct fixture *f)
+{
+	guest_accept(f);
+	guest_hello(f, f->session,
+	            ",\"hostname\":\"web\",\"addresses\":[\"10.0.2.15\"],\"ready\":true");
+	turn_until(f, f->seen.present);
+}
+
+static struct agent_stream *stream_new(struct fixture *f, uint32_t *ret_id)
+{
+	struct agent_stream *s = NULL;
+	struct frame open;
+
+	assert_int_equal(
+		agent_stream_open(f->agent, "{\"kind\":\"exec\"}", &ops, &f->seen, &s, NULL), 0);
+	open = guest_get(f);
+	assert_int_equal(open.type, FRAME_OPEN);
+	*ret_id = open.stream;
+	return s;
+}
+
+static void says_hello(void **state)
+{
+	struct fixture *f = *state;
+	struct agent_stream *s = NULL;
+	struct blix_error err;
+
+	assert_int_equal(agent_stream_open(f->agent, "{}", &ops, NULL, &s, &err),
+	                 -(int)BLIX_E_UNAVAILABLE);
+	assert_string_equal(blix_error_reason(&err), "no-agent");
+	guest_up(f);
+	assert_string_equal(agent_info(f->agent)->version, "1.2");
+	assert_string_equal(agent_info(f->agent)->hostname, "web");
+	assert_string_equal(agent_info(f->agent)->addresses[0], "10.0.2.15");
+	assert_true(agent_info(f->agent)->ready);
+}
+
+/* An agent that starts after we came announces itself, and is answered at once. */
+static void announced(void **state)
+{
+	struct fixture *f = *state;
+	struct frame again;
+
+	guest_accept(f);
+	guest_say(f, 9, FRAME_STDOUT, "of a session before");
+	guest_hello(f, "other", "");
+	guest_hello(f, "", "");
+	again = guest_get(f);
+	assert_int_equal(again.type, FRAME_HELLO);
+	assert_non_null(memmem(again.data, again.len, f->session, strlen(f->session)));
+	assert_int_equal(f->seen.changes, 0);
+	guest_hello(f, f->session, "");
+	turn_until(f, f->seen.present);
+}
+
+static void streams(void **state)
+{
+	struct fixture *f = *state;
+	struct agent_stream *s;
+	struct blix_error err;
+	char credit[4] = {5, 0, 0, 0};
+	uint32_t id = 0;
+
+	guest_up(f);
+	s = stream_new(f, &id);
+	guest_say(f, id, FRAME_OPENED, "{}");
+	guest_say(f, id + 1, FRAME_STDOUT, "nobody's");
+	guest_say(f, id, FRAME_STDOUT, "hello");
+	turn_until(f, f->seen.frames == 2);
+	assert_string_equal(f->seen.text, "hello");
+	assert_int_equal(agent_stream_send(s, FRAME_STDIN, "abc", 3, NULL), 0);
+	assert_int_equal(guest_get(f).type, FRAME_STDIN);
+	assert_int_equal(agent_stream_send(s, FRAME_CREDIT, credit, 4, NULL), 0);
+	assert_int_equal(guest_get(f).type, FRAME_CREDIT);
+	assert_int_equal(agent_stream_send(s, FRAME_CREDIT, credit, 4, &err), -(int)BLIX_E_CORRUPT);
+	assert_int_equal(agent_stream_send(s, FRAME_OPEN, "{}", 2, &err), -(int)BLIX_E_CORRUPT);
+	guest_say(f, id, FRAME_EXIT, "{\"exitCode\":3}");
+	turn_until(f, f->seen.ended == 1);
+	assert_string_equal(f->seen.text, "{\"exitCode\":3}");
+	assert_string_equal(f->seen.reason, "");
+	assert_int_equal(agent_stream_send(s, FRAME_STDIN, "abc", 3, NULL), 0);
+	agent_stream_close(s);
+}
+
+static void input_is_bounded(void **state)
+{
+	struct fixture *f = *state;
+	cleanup(freep) char *much = xcalloc(1, LIMIT_FRAME);
+	struct agent_stream *s;
+	uint32_t id = 0;
+
+	guest_up(f);
+	s = stream_new(f, &id);
+	for (unsigned i = 0; i < LIMIT_FRAME_WINDOW / LIMIT_FRAME; i++)
+		assert_int_equal(agent_stream_send(s, FRAME_STDIN, much, LIMIT_FRAME, NULL), 0);
+	assert_int_equal(agent_stream_send(s, FRAME_STDIN, much, 1, NULL), -(int)BLIX_E_CORRUPT);
+	agent_stream_close(s);
+	do
+		id = (uint32_t)guest_get(f).type;
+	while (id == FRAME_STDIN);
+	assert_int_equal(id, FRAME_CLOSE);
+	assert_int_equal(f->seen.ended, 0);
+}
+
+static void closed_in_its_own_call(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t id = 0;
+
+	guest_up(f);
+	f->seen.close_in_frame = stream_new(f, &id);
+	guest_say(f, id, FRAME_EXIT, "{\"exitCode\":0}");
+	turn_until(f, f->seen.frames == 1);
+	assert_int_equal(f->seen.ended, 0);
+}
+
+static void lost_and_found(void **state)
+{
+	struct fixture *f = *state;
+	struct agent_stream *s;
+	uint32_t id = 0;
+
+	guest_up(f);
+	s = stream_new(f, &id);
+	hang_up(f);
+	turn_until(f, f->seen.ended == 1);
+	assert_string_equal(f->seen.reason, "agent-lost");
+	assert_false(f->seen.present);
+	agent_stream_close(s);
+	guest_up(f);
+	assert_int_equal(f->seen.changes, 3);
+}
+
+/* What no agent says ends the connection: bad frames, more than the window, frames for the host. */
+static void liars(void **state)
+{
+	static const char *const lies[] = {"garbage", "window", "stdin", "anew"};
+	struct fixture *f = *state;
+	cleanup(freep) char *much = xcalloc(1, LIMIT_FRAME + 1);
+	cleanup(buf_done) struct buf out;
+
+	buf_init(&out, LIMIT_FRAME_INPUT);
+	memset(much, 'x', LIMIT_FRAME);
+	for (unsigned i = 0; i < array_size(lies); i++) {
+		struct agent_stream *s;
+		uint32_t id = 0;
+		char ignored[64];
+
+		guest_up(f);
+		s = stream_new(f, &id);
+		if (i == 0)
+			assert_int_equal(send(f->guest, much, 100, 0), 100);
+		for (unsigned n = 0; i == 1 && n < 5 && f->seen.ended == i; n++) {
+			guest_say(f, id, FRAME_STDOUT, much);
+			turn_until(f, f->seen.frames > n || f->seen.ended > i);
+		}
+		if (i == 2)
+			guest_say(f, id, FRAME_STDIN, "x");
+		if (i == 3)
+			guest_hello(f, "", "");
+		turn_until(f, f->seen.ended == i + 1);
+		assert_string_equal(f->seen.reason, "agent-lost");
+		assert_false(f->seen.present);
+		agent_stream_close(s);
+		while (recv(f->guest, ignored, sizeof(ignored), 0) > 0)
+			continue;
+		hang_up(f);
+		f->seen.frames = 0;
+	}
+}
+
+static void closed_with_streams(void **state)
+{
+	struct fixture *f = *state;
+	struct agent_stream *s;
+	uint32_t id = 0;
+
+	guest_up(f);
+	s = stream_new(f, &id);
+	agent_close(take(f->agent), on_closed, &f->seen);
+	assert_int_equal(f->seen.ended, 0);
+	turn_until(f, f->seen.closed);
+	assert_int_equal(f->seen.ended, 1);
+	agent_stream_close(s);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(says_hello, setup, teardown),
+		cmocka_unit_test_setup_teardown(announced, setup, teardown),
+		cmocka_unit_test_setup_teardown(streams, setup, teardown),
+		cmocka_unit_test_setup_teardown(input_is_bounded, setup, teardown),
+		cmocka_unit_test_setup_teardown(closed_in_its_own_call, setup, teardown),
+		cmocka_unit_test_setup_teardown(lost_and_found, setup, teardown),
+		cmocka_unit_test_setup_teardown(liars, setup, teardown),
+		cmocka_unit_test_setup_teardown(closed_with_streams, setup, teardown),
+	};
+
+	return cmocka_run_group_tests_name("agent", tests, NULL, NULL);
+}
