@@ -110,7 +110,7 @@ $(B)/tests/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(LIB)
 # Stand-ins for nix, microvm and a runner: static, since tests start hundreds of them.
 FAKE_STORES := store store-2 store-3 store-4
 FAKES := $(patsubst tests/fake/%.c,$(B)/tests/fake/%,$(wildcard tests/fake/*.c))
-$(B)/tests/fake/%: tests/fake/%.c tests/fake/fake.h
+$(B)/tests/fake/%: tests/fake/%.c tests/fake/fake.h tests/fake/guest_port.h
 	@mkdir -p $(foreach s,$(FAKE_STORES),$(@D)/$(s)/bin $(@D)/$(s)/share/microvm)
 	@echo "  LD  $@"
 	$(Q)$(CC) -D_GNU_SOURCE -std=gnu11 -O1 $(WARN) -Werror -static $< -o $@

@@ -48,6 +48,9 @@
 	X(TAIL, "tail", 0, "N", "only the last N lines")                                           \
 	X(FOR, "for", 0, "CONDITION", "running, ready, paused, stopped, updated or deleted")       \
 	X(CONFIG, "config", 0, "FILE", "configuration of blixd (default /etc/blix/blix.json)")     \
+	X(INTERACTIVE, "interactive", 'i', NULL, "give the command standard input")                \
+	X(TTY, "tty", 't', NULL, "give the command a terminal")                                    \
+	X(ENV, "env", 0, "K[=V]", "variable of the command, else its own value here")              \
 	X(ENDPOINT, "endpoint", 0, "SOCKET", "unix:PATH of blixd; several separated by commas")    \
 	X(HELP, "help", 'h', NULL, "show this help")
 
@@ -75,6 +78,8 @@ enum output { OUTPUT_TABLE, OUTPUT_WIDE, OUTPUT_JSON, OUTPUT_JSONL, OUTPUT_NAME 
 enum operand {
 	OPERAND_NONE,
 	OPERAND_VM,
+	OPERAND_VM_COMMAND, /* a command follows behind "--" */
+	OPERAND_COPY,
 	OPERAND_NEW_VM,
 	OPERAND_NODE,
 	OPERAND_CONDITION_VM,
@@ -105,9 +110,15 @@ extern const size_t n_verbs;
 
 #define NAMES_MAX 4096 /* more are named by a selector */
 
+#define ENV_MAX 256 /* more is a file to copy */
+
 struct arguments {
 	const char *names[NAMES_MAX];
 	size_t n_names;
+	const char *env[ENV_MAX];
+	size_t n_env;
+	char **command; /* behind "--" */
+	size_t n_command;
 	const char *values[OPTION_COUNT]; /* NULL: not given; "" for flags */
 	struct labels labels;
 	enum vm_restart restart;
@@ -244,6 +255,8 @@ int vm_delete_run(struct cli *cli);
 int vm_logs_run(struct cli *cli);
 int vm_metrics_run(struct cli *cli);
 int vm_console_run(struct cli *cli);
+int vm_exec_run(struct cli *cli);
+int vm_cp_run(struct cli *cli);
 int vm_events_run(struct cli *cli);
 int vm_why_run(struct cli *cli);
 int wait_run(struct cli *cli);

@@ -48,6 +48,7 @@ static const char *operand_command(enum operand operand)
 {
 	switch (operand) {
 	case OPERAND_VM:
+	case OPERAND_VM_COMMAND:
 		return "blix vm list -o name 2>/dev/null";
 	case OPERAND_NODE:
 		return "blix node list -o name 2>/dev/null";
@@ -59,6 +60,7 @@ static const char *operand_command(enum operand operand)
 		return "echo exit-codes config output vm node cluster";
 	case OPERAND_NONE:
 	case OPERAND_NEW_VM:
+	case OPERAND_COPY:
 		break;
 	}
 	return "";

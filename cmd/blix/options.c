@@ -88,6 +88,16 @@ static int parse_grace(struct arguments *arguments, const char *text, struct bli
 	return rc;
 }
 
+static int take_env(struct arguments *arguments, const char *text, struct blix_error *err)
+{
+	if (text[0] == '=' || text[0] == '\0')
+		return blix_fail(err, BLIX_E_INVALID, "'%.64s' is not K=V", text);
+	if (arguments->n_env == array_size(arguments->env))
+		return blix_fail(err, BLIX_E_INVALID, "more than %d variables", ENV_MAX);
+	arguments->env[arguments->n_env++] = text;
+	return 0;
+}
+
 static int option_take(struct cli *cli, enum option_index option, const char *text,
                        struct blix_error *err)
 {
@@ -110,6 +120,8 @@ static int option_take(struct cli *cli, enum option_index option, const char *te
 		rc = parse_duration(value, &arguments->deadline_ms, err);
 	else if (option == OPTION_TAIL)
 		rc = parse_u64(value, &arguments->tail, err);
+	else if (option == OPTION_ENV)
+		rc = take_env(arguments, value, err);
 	else if (option == OPTION_NODE)
 		rc = parse_name("node name", value, err);
 	return rc < 0 ? blix_wrap(err, "--%s", option_rows[option].name) : 0;
@@ -244,7 +256,8 @@ static int check_names(const struct cli *cli, struct blix_error *err)
 		return blix_fail(err, BLIX_E_INVALID, "unexpected argument '%.64s'",
 		                 arguments->names[verb->names_max]);
 	for (size_t i = 0; i < arguments->n_names; i++) {
-		bool vm = verb->operand == OPERAND_VM || verb->operand == OPERAND_NEW_VM;
+		bool vm = verb->operand == OPERAND_VM || verb->operand == OPERAND_NEW_VM ||
+		          verb->operand == OPERAND_VM_COMMAND;
 		int rc = 0;
 
 		if (vm || verb->operand == OPERAND_NODE)
@@ -253,6 +266,30 @@ static int check_names(const struct cli *cli, struct blix_error *err)
 			return rc;
 	}
 	return 0;
+}
+
+/* What stands behind "--" is the guest's, whatever it looks like. */
+static int take_command(struct cli *cli, int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++) {
+		if (cli->verb->operand != OPERAND_VM_COMMAND || strcmp(argv[i], "--") != 0)
+			continue;
+		cli->arguments.command = argv + i + 1;
+		cli->arguments.n_command = (size_t)(argc - i - 1);
+		return i;
+	}
+	return argc;
+}
+
+static int check_command(const struct cli *cli, struct blix_error *err)
+{
+	if (cli->verb->operand != OPERAND_VM_COMMAND || given(cli, OPTION_HELP) ||
+	    cli->arguments.n_command > 0)
+		return 0;
+	(void)blix_fail(err, BLIX_E_INVALID, "'blix %s%s%s' needs '--' and a command",
+	                cli->verb->noun, cli->verb->noun[0] != '\0' ? " " : "", cli->verb->verb);
+	blix_hint(err, "for example: %s", cli->verb->example);
+	return -(int)BLIX_E_INVALID;
 }
 
 int arguments_parse(struct cli *cli, int argc, char **argv, struct blix_error *err)
@@ -274,10 +311,13 @@ int arguments_parse(struct cli *cli, int argc, char **argv, struct blix_error *e
 	cli->verb = verb_find(words, n, &taken, err);
 	if (cli->verb == NULL)
 		return -(int)BLIX_E_INVALID;
+	argc = take_command(cli, argc, argv);
 	for (int i = 0; i < argc; i++) {
 		if (i == 0 || (i != positions[0] && (taken < 2 || i != positions[1])))
 			rest[n_rest++] = argv[i];
 	}
 	rc = parse_rest(cli, n_rest, rest, err);
-	return rc < 0 ? rc : check_names(cli, err);
+	if (rc == 0)
+		rc = check_names(cli, err);
+	return rc < 0 ? rc : check_command(cli, err);
 }

@@ -74,12 +74,18 @@ static void frame_take(struct run *run, const struct frame *frame)
 static void stream_turn(struct run *run)
 {
 	struct client_stream *stream = run->pump->stream;
+	struct blix_error lost = {0};
 	struct frame frame;
-	int rc = client_stream_turn(stream, run->err);
+	int turned = client_stream_turn(stream, &lost), rc = 0;
 
-	while (rc >= 0 && !run->ended && (rc = client_stream_next(stream, &frame, run->err)) == 1)
+	/* The last words may have come with the end of the connection. */
+	while (!run->ended && (rc = client_stream_next(stream, &frame, run->err)) == 1)
 		frame_take(run, &frame);
-	if (rc < 0 && !run->ended)
+	if (run->ended)
+		return;
+	if (rc == 0 && turned < 0)
+		*run->err = lost;
+	if (rc < 0 || turned < 0)
 		run_end(run, PUMP_LOST, 0);
 }
 

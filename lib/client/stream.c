@@ -191,32 +191,29 @@ static int stream_lost(struct blix_error *err)
 	return -(int)BLIX_E_UNAVAILABLE;
 }
 
-static int stream_flush(struct client_stream *stream, struct blix_error *err)
+/* That nothing can be written is no failure yet: the last words of the other end may wait. */
+static void stream_flush(struct client_stream *stream)
 {
 	ssize_t n;
 
 	if (stream->out.len == 0)
-		return 0;
+		return;
 	n = send(stream->fd, stream->out.data, stream->out.len, MSG_DONTWAIT | MSG_NOSIGNAL);
 	if (n > 0)
 		buf_consume(&stream->out, (size_t)n);
-	return n < 0 && errno != EAGAIN && errno != EINTR ? stream_lost(err) : 0;
+	else if (n < 0 && errno != EAGAIN && errno != EINTR)
+		buf_clear(&stream->out);
 }
 
 int client_stream_turn(struct client_stream *stream, struct blix_error *err)
 {
 	static char bytes[READ_MAX];
 	ssize_t n = recv(stream->fd, bytes, sizeof(bytes), MSG_DONTWAIT);
-	int rc;
 
-	if (n > 0)
-		rc = frame_reader_feed(&stream->reader, bytes, (size_t)n, err);
-	else if (n == 0 || (errno != EAGAIN && errno != EINTR))
-		rc = stream_lost(err);
-	else
-		rc = 0;
-	/* What was read is worth more than what cannot be written any more. */
-	return rc < 0 || n > 0 ? rc : stream_flush(stream, err);
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+		return stream_lost(err);
+	stream_flush(stream);
+	return n > 0 ? frame_reader_feed(&stream->reader, bytes, (size_t)n, err) : 0;
 }
 
 int client_stream_next(struct client_stream *stream, struct frame *ret, struct blix_error *err)

@@ -285,6 +285,10 @@ const struct http_route api_routes[] = {
          "offset=u64 wait=duration here=bool", 0, 0, NULL, NULL},
 	{"POST", "/v1/vms/{name}/console", vm_console_handle, "A terminal at its console: a stream",
          "here=bool", 0, LIMIT_STREAM_BODY, "Terminal", NULL},
+	{"POST", "/v1/vms/{name}/exec", vm_exec_handle, "A command in the guest: a stream",
+         "here=bool", 0, LIMIT_STREAM_BODY, "Exec", NULL},
+	{"POST", "/v1/vms/{name}/copy", vm_copy_handle, "Files into the guest or out: a stream",
+         "here=bool", 0, LIMIT_STREAM_BODY, "Copy", NULL},
 	{"GET", "/v1/events", event_list_handle, "What happened; waits for more",
          "name=name revision=u64 wait=duration", 0, 0, NULL, "EventList"},
 	{"GET", "/v1/nodes", node_list_handle, "List nodes", NULL, 0, 0, NULL, "NodeList"},
@@ -321,6 +325,8 @@ static const char schemas[] =
 	"\"GenerationList\":{\"type\":\"object\"},"
 	"\"Terminal\":{\"type\":\"object\",\"properties\":{\"rows\":{\"type\":\"integer\"},"
 	"\"columns\":{\"type\":\"integer\"}}},"
+	"\"Exec\":{\"type\":\"object\",\"required\":[\"argv\"]},"
+	"\"Copy\":{\"type\":\"object\",\"required\":[\"direction\",\"path\"]},"
 	"\"VMList\":{\"type\":\"object\",\"properties\":{\"revision\":{\"type\":\"integer\"},"
 	"\"stale\":{\"type\":\"boolean\"},\"stalenessMs\":{\"type\":\"integer\"},"
 	"\"items\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/components/schemas/VM\"}}}},"

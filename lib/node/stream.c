@@ -147,6 +147,12 @@ void stream_refuse(struct stream *stream, const struct blix_error *err)
 	http_answer_error(request, err, NULL);
 }
 
+static void stream_has_room(struct stream *stream)
+{
+	if (stream->far->room != NULL)
+		stream->far->room(stream->data);
+}
+
 /* What a client may send; credit is kept here, the rest is the far end's. */
 static int frame_take(struct stream *stream, const struct frame *frame, struct blix_error *err)
 {
@@ -157,9 +163,10 @@ static int frame_take(struct stream *stream, const struct frame *frame, struct b
 	switch (frame->type) {
 	case FRAME_CREDIT:
 		rc = frame_window_credit(&stream->window, frame_credit(frame), err);
-		if (rc == 0)
-			stream->far->room(stream->data);
-		return rc;
+		if (rc < 0 || stream->far->passes_credit)
+			break;
+		stream_has_room(stream);
+		return 0;
 	case FRAME_STDIN:
 		rc = frame_window_receive(&stream->window, frame->len, err);
 		break;
@@ -203,9 +210,7 @@ static void on_read(void *data, const char *bytes, size_t n)
 
 static void on_drained(void *data)
 {
-	struct stream *stream = data;
-
-	stream->far->room(stream->data);
+	stream_has_room(data);
 }
 
 static void on_ended(void *data, int status)
@@ -264,6 +269,12 @@ size_t stream_room(const struct stream *stream)
 
 /* Only a client that never reads lets the queue fill up with control frames: they are lost to it.
  */
+bool stream_may_send(const struct stream *stream, const struct frame *frame)
+{
+	return (frame->type != FRAME_STDOUT && frame->type != FRAME_STDERR) ||
+	       frame->len <= stream->window.may_send;
+}
+
 static void stream_write(struct stream *stream, const struct buf *frames)
 {
 	struct blix_error err;
@@ -282,6 +293,8 @@ void stream_send(struct stream *stream, enum frame_type type, const void *data, 
 	buf_init(&out, LIMIT_FRAME_WINDOW * 2);
 	if (type == FRAME_STDOUT || type == FRAME_STDERR)
 		frame_window_send(&stream->window, n);
+	if (type == FRAME_CREDIT)
+		stream->window.may_receive += frame_credit(&(struct frame){.data = data, .len = n});
 	do {
 		part = n - done < LIMIT_FRAME ? n - done : LIMIT_FRAME;
 		(void)frame_put(&out, STREAM_ID, type, (const char *)data + done, part);
@@ -356,6 +369,19 @@ const struct vm *stream_vm(struct daemon *d, struct http_request *request, const
 	path = xasprintf("/v1/vms/%s/%s?here=true", vm->name, what);
 	relay_start(d, request, server, path);
 	return NULL;
+}
+
+bool stream_is_down(const struct daemon *d, const char *name, struct blix_error *err)
+{
+	const struct vm *vm = state_vm(d->state, name);
+
+	if (vm != NULL && (vm->phase == VM_RUNNING || vm->phase == VM_STOPPING))
+		return false;
+	(void)blix_fail(err, BLIX_E_REFUSED, "vm %s: it does not run, it is %s", name,
+	                vm == NULL ? "gone" : vm_phase_name(vm->phase));
+	blix_reason(err, "not-running");
+	blix_hint(err, "'blix vm start %s' starts it", name);
+	return true;
 }
 
 int stream_body(const struct http_request *request, const char *const *keys, cJSON **ret,

@@ -23,10 +23,12 @@ struct stream;
 struct stream_far {
 	/* A frame of the client, in its window: STDIN, EOF, RESIZE, SIGNAL or CLOSE. */
 	void (*frame)(void *far, const struct frame *frame);
-	/* The client has room for more, or its wire has. */
+	/* The client has room for more, or its wire has. May be NULL. */
 	void (*room)(void *far);
 	/* The client has gone, or the daemon closes: free everything. Not after stream_finish(). */
 	void (*gone)(void *far);
+	/* CREDIT is the far end's matter: it gets the client's as a frame and sends its own. */
+	bool passes_credit;
 };
 
 /* Joins a request, which has not been answered, to a far end. NULL, and the request is answered,
@@ -39,6 +41,8 @@ void stream_accept(struct stream *stream);
 void stream_refuse(struct stream *stream, const struct blix_error *err);
 /* Bytes of STDOUT and STDERR that may be sent now; 0 while the wire is full. */
 size_t stream_room(const struct stream *stream);
+/* False when sending the frame would overrun the client's window. */
+bool stream_may_send(const struct stream *stream, const struct frame *frame);
 void stream_send(struct stream *stream, enum frame_type type, const void *data, size_t n);
 /* n bytes of STDIN have left for good. */
 void stream_consumed(struct stream *stream, size_t n);
@@ -50,6 +54,8 @@ void stream_finish(struct stream *stream);
 
 /* The object a stream is asked for, on this node: NULL, and the request is answered or sent on. */
 const struct vm *stream_vm(struct daemon *d, struct http_request *request, const char *what);
+/* True, and *err says so, when the state knows that the VM does not run. */
+bool stream_is_down(const struct daemon *d, const char *name, struct blix_error *err);
 /* The JSON object of the request's body, an empty one when there is none; -BLIX_E_INVALID. */
 int stream_body(const struct http_request *request, const char *const *keys, cJSON **ret,
                 struct blix_error *err);
@@ -72,6 +78,8 @@ bool stream_link(struct daemon *d, struct http_request *request, struct stream_l
 void stream_unlink(struct daemon *d, struct stream_link *link);
 
 /* The routes. */
+void vm_exec_handle(struct http_request *request, void *data);
+void vm_copy_handle(struct http_request *request, void *data);
 void vm_console_handle(struct http_request *request, void *data);
 
 #endif

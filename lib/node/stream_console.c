@@ -59,20 +59,14 @@ static int shim_connect(struct console *console, const struct wire_events *event
 static void refuse(struct console *console, const char *why)
 {
 	struct stream *stream = console->stream;
-	const struct vm *vm = state_vm(console->daemon->state, console->name);
-	bool runs = vm != NULL && (vm->phase == VM_RUNNING || vm->phase == VM_STOPPING);
 	struct blix_error err;
 
-	(void)blix_fail(&err, BLIX_E_REFUSED, "vm %s: %s%s", console->name,
-	                runs ? "its console cannot be reached: " : "it does not run, it is ",
-	                runs         ? why
-	                : vm == NULL ? "gone"
-	                             : vm_phase_name(vm->phase));
-	blix_reason(&err, runs ? "no-console" : "not-running");
-	if (runs)
+	if (!stream_is_down(console->daemon, console->name, &err)) {
+		(void)blix_fail(&err, BLIX_E_REFUSED, "vm %s: its console cannot be reached: %s",
+		                console->name, why);
+		blix_reason(&err, "no-console");
 		blix_hint(&err, "'blix vm logs %s' shows what it printed", console->name);
-	else
-		blix_hint(&err, "'blix vm start %s' starts it", console->name);
+	}
 	console_end(console);
 	stream_refuse(stream, &err);
 }
@@ -208,7 +202,8 @@ static void client_gone(void *far)
 	console_end(far);
 }
 
-static const struct stream_far console_far = {client_frame, client_room, client_gone};
+static const struct stream_far console_far = {
+	.frame = client_frame, .room = client_room, .gone = client_gone};
 
 static int body_read(const struct http_request *request, struct console *console,
                      struct blix_error *err)

@@ -67,8 +67,11 @@ void tree_reader_free(struct tree_reader *r)
 {
 	if (r == NULL)
 		return;
-	if (r->walk != NULL)
+	if (r->walk != NULL) {
+		/* Until the first fts_read(), glibc's fts_close() forgets what fts_open() made. */
+		(void)fts_read(r->walk);
 		(void)fts_close(r->walk);
+	}
 	closep(&r->fd);
 	buf_done(&r->head);
 	free(r->fd_path);

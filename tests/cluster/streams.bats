@@ -4,6 +4,13 @@
 
 bats_require_minimum_version 1.5.0
 
+# become N ARGUMENT...: `on` for the background, where the process that is started is to be the client.
+become() {
+	local n=$1
+	shift
+	exec blix --endpoint "unix:$T/n$n/sock" "$@"
+}
+
 setup() {
 	load helpers.bash
 	servers_setup
@@ -46,7 +53,7 @@ resident() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$1/status"; }
 	cluster_up 3
 	shell_vm 1 2 web
 	for n in 1 2 3; do
-		echo "echo at-$n-\$((40 + $n))" | on "$n" vm console web >"$T/out.$n" 2>/dev/null &
+		echo "echo at-$n-\$((40 + $n))" | become "$n" vm console web >"$T/out.$n" 2>/dev/null &
 		PIDS[9]=$!
 		until_true grep -q "^at-$n-4$n" "$T/out.$n"
 		kill "${PIDS[9]}"
@@ -118,7 +125,7 @@ resident() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$1/status"; }
 	shell_vm 1 2 web
 	mkfifo "$T/in" "$T/out"
 	exec 8<>"$T/in" 9<>"$T/out"
-	on 1 vm console web <"$T/in" >"$T/out" 2>/dev/null 8>&- 9>&- &
+	become 1 vm console web <"$T/in" >"$T/out" 2>/dev/null 8>&- 9>&- &
 	PIDS[9]=$!
 	for n in 1 2; do before[n]=$(resident "${PIDS[n]}"); done
 	echo 'yes 0123456789012345678901234567890123456789 | head -c 30000000; echo all-out' >&8

@@ -1,8 +1,8 @@
 /* A runner without a hypervisor: says "fake: ready" and sleeps until SIGTERM, which it takes for a
  * clean end. Modes: exit0 and exit1 (ends at once), "end CODE WORDS" (says so and ends with CODE;
  * 137: by SIGKILL), stubborn (only SIGKILL ends it), silent (is never ready), shell
- * (is /bin/sh at its console). */
-#include "fake.h"
+ * (is /bin/sh at its console), agent (has blix-agent in it). */
+#include "guest_port.h"
 
 #include <signal.h>
 
@@ -84,6 +84,8 @@ int main(void)
 		(void)execl("/bin/sh", "sh", "-c", "stty sane; exec sh", (char *)NULL);
 		return 127;
 	}
+	if (strcmp(mode, "agent") == 0)
+		guest_port();
 	(void)sigemptyset(&set);
 	(void)sigaddset(&set, SIGTERM);
 	(void)sigprocmask(SIG_BLOCK, &set, NULL);

@@ -1,0 +1,209 @@
+#!/usr/bin/env bats
+# What clients do inside guests, through real servers: the real blix-agent behind a stand-in for a hypervisor's port.
+# shellcheck disable=SC2034 # PIDS is of helpers.bash
+
+bats_require_minimum_version 1.5.0
+
+# become N ARGUMENT...: `on` for the background, where the process that is started is to be the client.
+become() {
+	local n=$1
+	shift
+	exec blix --endpoint "unix:$T/n$n/sock" "$@"
+}
+
+setup() {
+	load helpers.bash
+	servers_setup
+	TMUX_SERVER=
+}
+
+teardown() {
+	[ -z "$TMUX_SERVER" ] || tmux -S "$TMUX_SERVER" kill-server 2>/dev/null || true
+	servers_teardown
+}
+
+has_agent() { on "$1" vm exec "$2" -- true 2>/dev/null; }
+
+# guest_vm SERVER NODE NAME: a VM whose guest has the agent
+guest_vm() {
+	echo agent >"$T/n$2/microvms/.fake/$3"
+	on "$1" vm create "$3" --flake "$BASE#demo" --node "n$2" 2>/dev/null
+	until_true has_agent "$1" "$3"
+}
+
+# exec ARGUMENT...: through another server than the VM's
+exec_there() { run --separate-stderr on 1 vm exec web "$@"; }
+
+@test "vm exec: output, input, variables and the command's own exit code, through another server" {
+	cluster_up 3
+	guest_vm 1 2 web
+	exec_there -- sh -c 'echo out; echo err >&2'
+	[ "$status" = 0 ]
+	[ "$output" = out ]
+	[ "$stderr" = err ]
+	exec_there -- sh -c 'exit 7'
+	[ "$status" = 7 ]
+	run -127 --separate-stderr on 1 vm exec web -- no-such-command
+	[[ $stderr == *"no-such-command: No such file or directory" ]]
+	exec_there -- "$T/n1/blix.json"
+	[ "$status" = 126 ]
+	exec_there -- sh -c 'kill -9 $$'
+	[ "$status" = 137 ]
+	MINE=here exec_there --env A=1 --env MINE --env 'B=x=y z' -- sh -c 'echo "$A $MINE $B"'
+	[ "$output" = '1 here x=y z' ]
+	run --separate-stderr on 3 vm exec web -i -- tr a-z A-Z <<<'typed in'
+	[ "$output" = 'TYPED IN' ]
+	# Without -i there is no input, and ours is not read.
+	run --separate-stderr on 3 vm exec web -- cat <<<'not read'
+	[ "$status" = 0 ]
+	[ -z "$output" ]
+	# What looks like an option of ours is the command's.
+	exec_there -- printf '%s.' --help -- -o
+	[ "$output" = '--help.--.-o.' ]
+	server_stop 1 2 3
+}
+
+@test "vm exec: 100 MB in and out, with equal hashes; a reader that leaves ends it" {
+	cluster_up 3
+	guest_vm 1 2 web
+	head -c 104857600 /dev/urandom >"$T/big"
+	on 1 vm exec web -i -- cat <"$T/big" >"$T/back"
+	cmp "$T/big" "$T/back"
+	[ "$(on 2 vm exec web -- yes | head -n 1)" = y ]
+	rm "$T/back"
+	server_stop 1 2 3
+}
+
+@test "vm exec: signals reach the command, and a client that dies takes it along" {
+	cluster_up 3
+	guest_vm 1 2 web
+	become 3 vm exec web -- sh -c 'trap "echo got-term; exit 9" TERM; echo up; while :; do sleep 0.05; done' >"$T/out" 2>"$T/err" &
+	PIDS[9]=$!
+	until_true grep -q up "$T/out"
+	kill -TERM "${PIDS[9]}"
+	status=0
+	wait "${PIDS[9]}" || status=$?
+	PIDS[9]=
+	[ "$status" = 9 ]
+	grep -q got-term "$T/out"
+	become 3 vm exec web -- sh -c 'echo $$; exec sleep 1000' >"$T/pid" &
+	PIDS[9]=$!
+	until_true test -s "$T/pid"
+	kill -9 "${PIDS[9]}"
+	wait "${PIDS[9]}" || true
+	PIDS[9]=
+	until_true ended "$(cat "$T/pid")"
+	server_stop 1 2 3
+}
+
+@test "vm exec -t at a terminal: a size that follows, keys, and the terminal as before" {
+	cluster_up 3
+	guest_vm 1 2 web
+	TMUX_SERVER=$T/tmux
+	env -u TMUX tmux -S "$TMUX_SERVER" -f /dev/null new-session -d -x 91 -y 27 sh 3>&-
+	tmux -S "$TMUX_SERVER" set-option -g status off
+	keys() { tmux -S "$TMUX_SERVER" send-keys "$@"; }
+	shows() { tmux -S "$TMUX_SERVER" capture-pane -p | sed 's/^\([$#] \)*//' | grep -qxF -- "$1"; }
+	keys "blix --endpoint unix:$T/n1/sock vm exec web -it --env PS1='guest: ' -- sh" Enter
+	until_true shows 'guest:'
+	keys 'stty size; tty >/dev/null && echo at-tty' Enter
+	until_true shows '27 91'
+	until_true shows at-tty
+	tmux -S "$TMUX_SERVER" resize-window -x 80 -y 20
+	until_true eval 'keys "stty size" Enter; shows "20 80"'
+	keys 'sleep 1000' Enter
+	until_true pgrep -xf 'sleep 1000'
+	keys C-c
+	until_true eval 'keys "echo code \$?" Enter; shows "code 130"'
+	keys 'exit 5' Enter
+	keys 'echo ended $?; stty -a | grep -c " icanon" | sed s/^/cooked-/' Enter
+	until_true shows 'ended 5'
+	until_true shows cooked-1
+}
+
+@test "vm exec: what fails before the command is 125, with its reason" {
+	cluster_up 3
+	on 1 vm create bare --flake "$BASE#demo" --node n2 2>/dev/null
+	run --separate-stderr on 1 vm exec bare -- true
+	[ "$status" = 125 ]
+	[[ ${stderr_lines[0]} == "blix: vm bare: "*agent* ]]
+	[[ $stderr == *"blix vm console bare"* ]]
+	on 1 vm stop bare 2>/dev/null
+	run --separate-stderr on 1 vm exec bare -- true
+	[ "$status" = 125 ]
+	[ "${stderr_lines[0]}" = "blix: vm bare: it does not run, it is Stopped" ]
+	run --separate-stderr on 1 vm exec none -- true
+	[ "$status" = 125 ]
+	[ "${stderr_lines[0]}" = "blix: vm none: no such VM" ]
+	run --separate-stderr blix --endpoint "unix:$T/none" vm exec bare -- true
+	[ "$status" = 125 ]
+	for wrong in 'bare' 'bare --' '-- true' 'bare true'; do
+		# shellcheck disable=SC2086 # several words
+		run --separate-stderr on 1 vm exec $wrong
+		[ "$status" = 64 ]
+	done
+	run --separate-stderr on 1 vm exec bare --env =x -- true
+	[ "$status" = 64 ]
+	run --separate-stderr on 1 vm exec bare -t -- true </dev/null
+	[ "$status" = 64 ]
+	server_stop 1 2 3
+}
+
+@test "vm exec: a daemon that goes away in the middle is told, and the VM's own still serves" {
+	cluster_up 3
+	guest_vm 1 2 web
+	become 1 vm exec web -- sh -c 'echo up; exec sleep 1000' >"$T/out" 2>"$T/err" &
+	PIDS[9]=$!
+	until_true grep -q up "$T/out"
+	server_kill 1 3
+	status=0
+	wait "${PIDS[9]}" || status=$?
+	PIDS[9]=
+	[ "$status" = 69 ]
+	grep -q 'connection to blixd was lost' "$T/err"
+	until_true cluster 2 'select(.quorum | not)'
+	[ "$(on 2 vm exec web -- echo alone)" = alone ]
+	server_stop 2
+}
+
+# tree DIR: everything in it with type, mode and contents
+tree() { (cd "$1" && find . -printf '%y %m %p %l\n' | sort && find . -type f -exec sha256sum {} + | sort); }
+
+@test "vm cp: files and trees both ways, modes kept, 100 MB with equal hashes" {
+	cluster_up 3
+	guest_vm 1 2 web
+	mkdir -p "$T/a/sub/deep" "$T/a/empty" "$T/guest"
+	head -c 104857600 /dev/urandom >"$T/a/big"
+	echo run >"$T/a/sub/run"
+	chmod 750 "$T/a/sub/run"
+	chmod 700 "$T/a/sub"
+	: >"$T/a/sub/deep/none"
+	ln -s ../big "$T/a/sub/link"
+	run --separate-stderr on 1 vm cp "$T/a" "web:$T/guest"
+	[ "$status" = 0 ]
+	[[ $stderr == "vm web: copied 8 files, 100.0MiB" ]]
+	[ "$(tree "$T/a")" = "$(tree "$T/guest/a")" ]
+	on 3 vm cp "web:$T/guest/a" "$T/back"
+	[ "$(tree "$T/a")" = "$(tree "$T/back")" ]
+	on 2 vm cp "$T/a/sub/run" "web:$T/guest/other"
+	[ "$(cat "$T/guest/other") $(stat -c %a "$T/guest/other")" = 'run 750' ]
+	server_stop 1 2 3
+}
+
+@test "vm cp: what cannot be copied says why, and usage is checked first" {
+	cluster_up 1
+	guest_vm 1 1 web
+	run --separate-stderr on 1 vm cp "$T/none" web:/tmp
+	[ "$status" = 3 ]
+	run --separate-stderr on 1 vm cp "web:$T/none" "$T"
+	[ "$status" = 3 ]
+	[[ $stderr == *"$T/none: No such file or directory"* ]]
+	run --separate-stderr on 1 vm cp "$T/n1/blix.json" "web:$T/no/such/dir"
+	[ "$status" = 3 ]
+	for wrong in 'a b' 'web:/a web:/b' 'web:a /tmp/x' './web:a /b'; do
+		# shellcheck disable=SC2086 # two words
+		run --separate-stderr on 1 vm cp $wrong
+		[ "$status" = 64 ]
+	done
+	server_stop 1
+}

@@ -1,0 +1,85 @@
+/* A hypervisor's serial port without one: the host connects to `blix.agent` here, the real
+ * blix-agent of the build to `port`, and bytes are passed between them until the guest ends. */
+#ifndef FAKE_GUEST_PORT_H
+#define FAKE_GUEST_PORT_H
+
+#include "fake.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+static int port_listen(const char *path)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	(void)unlink(path);
+	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, 4) < 0)
+		return -1;
+	return fd;
+}
+
+static void port_agent(void)
+{
+	char here[FAKE_DIR], port[PATH_MAX], run[PATH_MAX], program[PATH_MAX];
+	ssize_t got = readlink("/proc/self/exe", here, sizeof(here) - 1);
+
+	here[got > 0 ? got : 0] = '\0';
+	*strrchr(here, '/') = '\0'; /* BUILD/tests/fake */
+	(void)snprintf(program, sizeof(program), "%s/../../bin/blix-agent", here);
+	if (getcwd(here, sizeof(here)) == NULL)
+		_exit(1);
+	(void)snprintf(port, sizeof(port), "%s/port", here);
+	(void)snprintf(run, sizeof(run), "%s/agent", here);
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	(void)setenv("PATH", "/usr/bin:/bin", 1);
+	(void)execl(program, "blix-agent", "--port", port, "--run", run, "--ready-at-start",
+	            (char *)NULL);
+	_exit(127);
+}
+
+/* Takes what `from` has; false when it has ended. */
+static bool port_pass(int from, int to)
+{
+	char bytes[65536];
+	ssize_t n = read(from, bytes, sizeof(bytes));
+
+	for (ssize_t done = 0; done < n;) {
+		ssize_t sent = send(to, bytes + done, (size_t)(n - done), MSG_NOSIGNAL);
+
+		if (sent <= 0)
+			return false;
+		done += sent;
+	}
+	return n > 0;
+}
+
+static _Noreturn void guest_port(void)
+{
+	int host = port_listen("blix.agent"), port = port_listen("port");
+
+	(void)signal(SIGPIPE, SIG_IGN);
+	if (fork() == 0)
+		port_agent();
+	(void)printf("fake: agent\n");
+	(void)fflush(stdout);
+	for (;;) {
+		struct pollfd ends[2] = {{.fd = accept(host, NULL, NULL), .events = POLLIN},
+		                         {.fd = accept(port, NULL, NULL), .events = POLLIN}};
+		bool both = true;
+
+		while (both && poll(ends, 2, -1) > 0) {
+			for (int i = 0; i < 2 && both; i++)
+				both = ends[i].revents == 0 ||
+				       port_pass(ends[i].fd, ends[1 - i].fd);
+		}
+		(void)close(ends[0].fd);
+		(void)close(ends[1].fd);
+	}
+}
+
+#endif
