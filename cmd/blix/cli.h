@@ -48,6 +48,10 @@
 	X(TAIL, "tail", 0, "N", "only the last N lines")                                           \
 	X(FOR, "for", 0, "CONDITION", "running, ready, paused, stopped, updated or deleted")       \
 	X(CONFIG, "config", 0, "FILE", "configuration of blixd (default /etc/blix/blix.json)")     \
+	X(NAME, "name", 0, "N", "name of the VM (else a new one)")                                 \
+	X(COPY, "copy", 0, "SRC:DST", "copy it into the guest before; may be given several times") \
+	X(COPY_OUT, "copy-out", 0, "SRC:DST", "copy it out of the guest after; may be repeated")   \
+	X(KEEP, "keep", 0, "WHEN", "never (default), on-failure or always: the VM, afterwards")    \
 	X(INTERACTIVE, "interactive", 'i', NULL, "give the command standard input")                \
 	X(TTY, "tty", 't', NULL, "give the command a terminal")                                    \
 	X(ENV, "env", 0, "K[=V]", "variable of the command, else its own value here")              \
@@ -80,6 +84,7 @@ enum operand {
 	OPERAND_VM,
 	OPERAND_VM_COMMAND, /* a command follows behind "--" */
 	OPERAND_COPY,
+	OPERAND_RUN, /* a flake, and a command behind "--" */
 	OPERAND_NEW_VM,
 	OPERAND_NODE,
 	OPERAND_CONDITION_VM,
@@ -110,13 +115,19 @@ extern const size_t n_verbs;
 
 #define NAMES_MAX 4096 /* more are named by a selector */
 
-#define ENV_MAX 256 /* more is a file to copy */
+#define COPIES_MAX 64  /* more is a directory */
+#define ENV_MAX    256 /* more is a file to copy */
 
 struct arguments {
 	const char *names[NAMES_MAX];
 	size_t n_names;
 	const char *env[ENV_MAX];
 	size_t n_env;
+	struct {
+		const char *text;
+		bool in;
+	} copies[COPIES_MAX];
+	size_t n_copies;
 	char **command; /* behind "--" */
 	size_t n_command;
 	const char *values[OPTION_COUNT]; /* NULL: not given; "" for flags */
@@ -185,7 +196,11 @@ char *clean_take(char *text);
 struct client *cli_client(struct cli *cli, struct blix_error *err);
 /* From here on Ctrl-C ends the call in progress, not the program. */
 void cli_catch_interrupt(void);
+/* The same for SIGTERM and SIGHUP too. */
+void cli_catch_end(void);
 bool cli_interrupted(void);
+int cli_interrupted_by(void); /* the signal's number, 0 none */
+void cli_forget_interrupt(void);
 /* GET of a formatted path. */
 int cli_get(struct cli *cli, cJSON **ret, struct blix_error *err, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
@@ -259,6 +274,11 @@ int vm_exec_run(struct cli *cli);
 int vm_cp_run(struct cli *cli);
 int vm_events_run(struct cli *cli);
 int vm_why_run(struct cli *cli);
+/* vm_create.c: what the options say, and one creation. */
+int create_spec(struct cli *cli, struct vm_spec *spec, struct blix_error *err);
+int create_one(struct cli *cli, const struct vm_spec *common, const char *name, cJSON **ret,
+               struct blix_error *err);
+int run_run(struct cli *cli);
 int wait_run(struct cli *cli);
 int node_list_run(struct cli *cli);
 int node_show_run(struct cli *cli);

@@ -61,6 +61,7 @@ static const char *operand_command(enum operand operand)
 	case OPERAND_NONE:
 	case OPERAND_NEW_VM:
 	case OPERAND_COPY:
+	case OPERAND_RUN:
 		break;
 	}
 	return "";

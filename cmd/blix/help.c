@@ -15,8 +15,8 @@ static const char topic_exit_codes[] =
 	"    5  refused in this state          78  configuration or spec is not valid\n"
 	"    6  no node has room              124  timed out, the work continues\n"
 	"    8  image build or fetch failed   130  interrupted, the work continues\n"
-	"    9  VM failed to start            125  exec: failed before the command ran\n"
-	"   10  VM did not become ready       else exec has the command's own code\n";
+	"    9  VM failed to start            125  exec, run: failed before the command\n"
+	"   10  VM did not become ready       else they have the command's own code\n";
 
 static const char topic_config[] =
 	"Where blix takes its settings from, the first that is set\n\n"

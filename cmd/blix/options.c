@@ -98,6 +98,20 @@ static int take_env(struct arguments *arguments, const char *text, struct blix_e
 	return 0;
 }
 
+static int take_copy(struct arguments *arguments, const char *text, bool in, struct blix_error *err)
+{
+	if (arguments->n_copies == array_size(arguments->copies))
+		return blix_fail(err, BLIX_E_INVALID, "more than %d copies", COPIES_MAX);
+	arguments->copies[arguments->n_copies].in = in;
+	arguments->copies[arguments->n_copies++].text = text;
+	return 0;
+}
+
+static bool takes_command(const struct verb *verb)
+{
+	return verb->operand == OPERAND_VM_COMMAND || verb->operand == OPERAND_RUN;
+}
+
 static int option_take(struct cli *cli, enum option_index option, const char *text,
                        struct blix_error *err)
 {
@@ -120,6 +134,8 @@ static int option_take(struct cli *cli, enum option_index option, const char *te
 		rc = parse_duration(value, &arguments->deadline_ms, err);
 	else if (option == OPTION_TAIL)
 		rc = parse_u64(value, &arguments->tail, err);
+	else if (option == OPTION_COPY || option == OPTION_COPY_OUT)
+		rc = take_copy(arguments, value, option == OPTION_COPY, err);
 	else if (option == OPTION_ENV)
 		rc = take_env(arguments, value, err);
 	else if (option == OPTION_NODE)
@@ -272,7 +288,7 @@ static int check_names(const struct cli *cli, struct blix_error *err)
 static int take_command(struct cli *cli, int argc, char **argv)
 {
 	for (int i = 1; i < argc; i++) {
-		if (cli->verb->operand != OPERAND_VM_COMMAND || strcmp(argv[i], "--") != 0)
+		if (!takes_command(cli->verb) || strcmp(argv[i], "--") != 0)
 			continue;
 		cli->arguments.command = argv + i + 1;
 		cli->arguments.n_command = (size_t)(argc - i - 1);
@@ -283,8 +299,7 @@ static int take_command(struct cli *cli, int argc, char **argv)
 
 static int check_command(const struct cli *cli, struct blix_error *err)
 {
-	if (cli->verb->operand != OPERAND_VM_COMMAND || given(cli, OPTION_HELP) ||
-	    cli->arguments.n_command > 0)
+	if (!takes_command(cli->verb) || given(cli, OPTION_HELP) || cli->arguments.n_command > 0)
 		return 0;
 	(void)blix_fail(err, BLIX_E_INVALID, "'blix %s%s%s' needs '--' and a command",
 	                cli->verb->noun, cli->verb->noun[0] != '\0' ? " " : "", cli->verb->verb);

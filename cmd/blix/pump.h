@@ -10,6 +10,7 @@ struct pump {
 	bool input;   /* stdin goes to the guest */
 	bool raw;     /* stdin is a terminal: each key does, and its size */
 	char escape;  /* this key ends it, 0: none does */
+	int signal;   /* SIGNAL: which one ended it */
 	bool forward; /* signals go to the guest, else the first one ends it */
 };
 

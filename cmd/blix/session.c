@@ -11,8 +11,7 @@ static volatile sig_atomic_t interrupted;
 
 static void on_interrupt(int number)
 {
-	(void)number;
-	interrupted = 1;
+	interrupted = number;
 }
 
 void cli_catch_interrupt(void)
@@ -21,6 +20,25 @@ void cli_catch_interrupt(void)
 	                                   on_interrupt}; /* no SA_RESTART: poll must return */
 
 	(void)sigaction(SIGINT, &action, NULL);
+}
+
+void cli_catch_end(void)
+{
+	struct sigaction action = {.sa_handler = on_interrupt};
+
+	(void)sigaction(SIGTERM, &action, NULL);
+	(void)sigaction(SIGHUP, &action, NULL);
+	cli_catch_interrupt();
+}
+
+int cli_interrupted_by(void)
+{
+	return interrupted;
+}
+
+void cli_forget_interrupt(void)
+{
+	interrupted = 0;
 }
 
 bool cli_interrupted(void)

@@ -93,3 +93,10 @@ int signals_next(void)
 	}
 	return 0;
 }
+
+int signals_ended(void)
+{
+	int number = signals_next();
+
+	return number != SIGWINCH ? number : 0;
+}

@@ -20,5 +20,7 @@ bool terminal_size(uint16_t *ret_rows, uint16_t *ret_columns);
 void signals_catch(sigset_t *ret_mask);
 /* The next one that came, 0 none. SIGWINCH comes last. */
 int signals_next(void);
+/* One that ends a program came and was not looked at: its number, 0 none. */
+int signals_ended(void);
 
 #endif

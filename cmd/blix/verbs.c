@@ -83,6 +83,12 @@ const struct verb verbs[] = {
          WITH(FOLLOW) | WITH_TABLE | WITH_COMMON, 0, 1, OPERAND_VM, PATIENCE_NONE, vm_events_run},
 	{"vm", "why", NULL, "say why a VM is in its phase and where it fits", "NAME",
          "blix vm why web", WITH_COMMON, 1, 1, OPERAND_VM, PATIENCE_CALL, vm_why_run},
+	{"", "run", NULL, "run a command in a fresh VM and delete it", "REF[#ATTR] -- COMMAND...",
+         "blix run github:me/vms#test --copy ./suite:/suite -- /suite/run",
+         WITH(NAME) | WITH(COPY) | WITH(COPY_OUT) | WITH(ENV) | WITH(KEEP) | WITH(INTERACTIVE) |
+                 WITH(TTY) | WITH(CPUS) | WITH(MEMORY) | WITH(HYPERVISOR) | WITH(LABEL) |
+                 WITH(NODE) | WITH(ENDPOINT) | WITH(TIMEOUT) | WITH(QUIET) | WITH(HELP),
+         1, 1, OPERAND_RUN, PATIENCE_WAIT, run_run},
 	{"", "wait", NULL, "wait until a condition of a VM holds", "vm/NAME --for=CONDITION",
          "blix wait vm/web --for=ready --timeout 2m", WITH(FOR) | WITH_COMMON, 1, 1,
          OPERAND_CONDITION_VM, PATIENCE_WAIT, wait_run},

@@ -47,7 +47,7 @@ int flake_take(struct cli *cli, struct vm_spec *spec, struct blix_error *err)
 	return 0;
 }
 
-static int spec_fill(struct cli *cli, struct vm_spec *spec, struct blix_error *err)
+int create_spec(struct cli *cli, struct vm_spec *spec, struct blix_error *err)
 {
 	const struct arguments *arguments = &cli->arguments;
 	const char *const *values = arguments->values;
@@ -91,8 +91,8 @@ static int body_make(const struct vm_spec *common, const char *name, cJSON **ret
 	return rc;
 }
 
-static int create_one(struct cli *cli, const struct vm_spec *common, const char *name, cJSON **ret,
-                      struct blix_error *err)
+int create_one(struct cli *cli, const struct vm_spec *common, const char *name, cJSON **ret,
+               struct blix_error *err)
 {
 	cleanup(json_freep) cJSON *body = NULL;
 	struct client *client;
@@ -192,7 +192,7 @@ int vm_create_run(struct cli *cli)
 		return talk_error(cli, NULL, NULL, &err);
 	}
 	vm_spec_init(&spec);
-	if (spec_fill(cli, &spec, &err) < 0)
+	if (create_spec(cli, &spec, &err) < 0)
 		code = talk_error(cli, NULL, NULL, &err);
 	else
 		code = create_all(cli, &spec);

@@ -207,3 +207,136 @@ tree() { (cd "$1" && find . -printf '%y %m %p %l\n' | sort && find . -type f -ex
 	done
 	server_stop 1
 }
+
+# guests_for SERVER...: every guest there has the agent
+guests_for() {
+	local n
+	for n; do echo agent >"$T/n$n/microvms/.fake/default"; done
+}
+
+# nothing is left of any VM, in the state and on the hosts
+all_gone() { [ -z "$(on "$1" vm list -o name)" ] && [ -z "$(remains)" ]; }
+
+@test "blix run: a fresh VM, files in, the command's own end, files out, and nothing left" {
+	cluster_up 3
+	guests_for 1 2 3
+	mkdir -p "$T/suite" "$T/guest"
+	printf '#!/bin/sh\necho "suite says $1 $A"\necho log >%s/guest/log\nexit $2\n' "$T" >"$T/suite/run"
+	chmod +x "$T/suite/run"
+	run --separate-stderr on 1 run "$BASE#demo" --copy "$T/suite:$T/guest" --copy-out "$T/guest/log:$T/log" \
+		--env A=b -- "$T/guest/suite/run" hello 0
+	[ "$status" = 0 ]
+	[ "$output" = 'suite says hello b' ]
+	[ "$(cat "$T/log")" = log ]
+	until_true all_gone 1
+	# A suite that fails, as it failed; its log comes out all the same.
+	rm "$T/log"
+	run --separate-stderr on 2 run "$BASE#demo" --copy "$T/suite:$T/guest" --copy-out "$T/guest/log:$T/log" \
+		-- "$T/guest/suite/run" hello 3
+	[ "$status" = 3 ]
+	[ "$(cat "$T/log")" = log ]
+	[ "$(on 3 run "$BASE#demo" -q -i -- cat <<<'through it' 2>&1)" = 'through it' ]
+	until_true all_gone 1
+	server_stop 1 2 3
+}
+
+@test "blix run: 125 for what failed before, and that leaves nothing either" {
+	cluster_up 1
+	echo fail >"$T/n1/microvms/.fake/default"
+	run --separate-stderr on 1 run "$BASE#demo" -- true
+	[ "$status" = 125 ]
+	[[ $stderr == *'fake: told to fail'* ]]
+	until_true all_gone 1
+	guests_for 1
+	run --separate-stderr on 1 run "$BASE#demo" --copy "$T/none:/tmp" -- true
+	[ "$status" = 125 ]
+	run --separate-stderr on 1 run "$BASE#demo" --memory 1TiB -- true
+	[ "$status" = 125 ]
+	until_true all_gone 1
+	# A VM that has the name already is not ours to delete.
+	on 1 vm create web --flake "$BASE#demo" 2>/dev/null
+	run --separate-stderr on 1 run "$BASE#demo" --name web -- true
+	[ "$status" = 125 ]
+	[ "$(on 1 vm list -o name)" = web ]
+	for wrong in "$BASE -- true" "$BASE#demo" "$BASE#demo --keep x -- true" "$BASE#demo --name X -- true"; do
+		# shellcheck disable=SC2086 # several words
+		run --separate-stderr on 1 run $wrong
+		[ "$status" = 64 ]
+	done
+	server_stop 1
+}
+
+@test "blix run: --keep keeps the VM when it is to" {
+	cluster_up 1
+	guests_for 1
+	run --separate-stderr on 1 run "$BASE#demo" --keep on-failure --name good -- true
+	[ "$status" = 0 ]
+	run --separate-stderr on 1 run "$BASE#demo" --keep on-failure --name bad -- false
+	[ "$status" = 1 ]
+	[[ $stderr == *"vm bad: kept"* ]]
+	run --separate-stderr on 1 run "$BASE#demo" --keep always --name kept -- true
+	[ "$status" = 0 ]
+	[ "$(on 1 vm list -o name | tr '\n' ' ')" = 'bad kept ' ]
+	server_stop 1
+}
+
+@test "blix run: SIGINT and SIGTERM delete the VM, in every phase; a second one ends it and says what is left" {
+	local signal code
+	cluster_up 1
+	guests_for 1
+	for signal in INT TERM; do
+		code=$((128 + $(kill -l "$signal")))
+		become 1 run "$BASE#demo" -- sh -c 'echo up; exec sleep 1000' >"$T/out" 2>"$T/err" &
+		PIDS[9]=$!
+		until_true grep -q up "$T/out"
+		kill "-$signal" "${PIDS[9]}"
+		status=0
+		wait "${PIDS[9]}" || status=$?
+		PIDS[9]=
+		[ "$status" = "$code" ]
+		all_gone 1
+	done
+	# While it builds.
+	echo hang >"$T/n1/microvms/.fake/default"
+	become 1 run "$BASE#demo" -- true >"$T/out" 2>"$T/err" &
+	PIDS[9]=$!
+	until_true grep -q Building "$T/err"
+	kill -TERM "${PIDS[9]}"
+	status=0
+	wait "${PIDS[9]}" || status=$?
+	PIDS[9]=
+	[ "$status" = 143 ]
+	all_gone 1
+	# The daemon is gone: the first signal waits for it, the second does not.
+	guests_for 1
+	become 1 run "$BASE#demo" --name left -- sh -c 'echo up; exec sleep 1000' >"$T/out" 2>"$T/err" &
+	PIDS[9]=$!
+	until_true grep -q up "$T/out"
+	kill -STOP "${PIDS[1]}"
+	kill -TERM "${PIDS[9]}"
+	until_true eval 'kill -TERM "${PIDS[9]}" 2>/dev/null; ended "${PIDS[9]}"'
+	status=0
+	wait "${PIDS[9]}" || status=$?
+	PIDS[9]=
+	kill -CONT "${PIDS[1]}"
+	[ "$status" = 143 ]
+	grep -q "it may still be there: 'blix vm delete --volumes left' deletes it" "$T/err"
+	server_stop 1
+}
+
+@test "blix run: a daemon that goes away and comes back costs the run, and leaves nothing" {
+	cluster_up 1
+	guests_for 1
+	become 1 run "$BASE#demo" -- sh -c 'echo up; exec sleep 1000' >"$T/out" 2>"$T/err" &
+	PIDS[9]=$!
+	until_true grep -q up "$T/out"
+	server_kill 1
+	until_true grep -q 'connection to blixd was lost' "$T/err"
+	server_start 1
+	status=0
+	wait "${PIDS[9]}" || status=$?
+	PIDS[9]=
+	[ "$status" = 69 ]
+	all_gone 1
+	server_stop 1
+}
