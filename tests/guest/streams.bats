@@ -1,0 +1,106 @@
+#!/usr/bin/env bats
+# Real Linux guests reached by the command line: exec, copies, console and its end, blix run.
+
+bats_require_minimum_version 1.5.0
+
+setup_file() {
+	export work build
+	build=$(realpath "${BLIX_BUILD:-$BATS_TEST_DIRNAME/../../build/debug}")
+	work=$(mktemp -d /tmp/blix.XXXXXX)
+	export BLIX_ENDPOINT=$work/s/blix.sock BLIX_TIMEOUT=3m
+	"$BATS_TEST_DIRNAME/../../examples/debian/stage" "$work/guest"
+	jq -n --arg roots "/nix/var/nix/gcroots/${work##*/}" \
+		'{gcrootsDir: $roots, retryMs: 100, nix: {extraConfig: "sandbox = false\nsubstituters ="}}' >"$work/blix.json"
+	"$build/bin/blixd" --dev --state-dir "$work/s" --config "$work/blix.json" --name host \
+		</dev/null >>"$work/log" 2>&1 3>&- &
+	echo $! >"$work/pid"
+	until blix vm list >/dev/null 2>&1; do read -r -t 0.05 <> <(:) || :; done
+	blix vm create web --flake "$work/guest#demo" --memory 256MiB --ready agent
+}
+
+teardown_file() {
+	local pid
+	kill -9 "$(cat "$work/pid")" 2>/dev/null || :
+	for pid in $(jq -r '.shimPid, .pid' "$work"/s/run/vms/*/status.json 2>/dev/null); do
+		kill -9 "$pid" 2>/dev/null || :
+	done
+	rm -rf "$work" "/nix/var/nix/gcroots/${work##*/}"
+}
+
+setup() {
+	load ../until.bash
+	export WITHIN=60
+	cd "$work" || exit 1
+	TMUX_SERVER=
+}
+
+teardown() {
+	[ -z "$TMUX_SERVER" ] || tmux -S "$TMUX_SERVER" kill-server 2>/dev/null || true
+}
+
+@test "exec in a real guest ends as the command does" {
+	run --separate-stderr blix vm exec web -- cat /proc/sys/kernel/hostname
+	[ "$status" = 0 ]
+	[ "$output" = web ]
+	run blix vm exec web -- sh -c 'exit 1'
+	[ "$status" = 1 ]
+	run -127 blix vm exec web -- no-such-command
+	run blix vm exec web -- sh -c 'kill -15 $$'
+	[ "$status" = 143 ]
+}
+
+@test "100 MB through exec and cp, with equal hashes" {
+	local sum
+	head -c 100000000 /dev/urandom >"$work/big"
+	sum=$(sha256sum <"$work/big")
+	blix vm exec web -i -- sha256sum <"$work/big" >"$work/sum"
+	[ "$(cat "$work/sum")" = "$sum" ]
+	blix vm exec web -- mount -t tmpfs -o size=120m none /mnt
+	blix vm cp "$work/big" web:/mnt/big
+	[ "$(blix vm exec web -- sha256sum /mnt/big | cut -c1-64)" = "${sum:0:64}" ]
+	blix vm cp web:/mnt/big "$work/back"
+	[ "$(sha256sum <"$work/back")" = "$sum" ]
+	blix vm exec web -- umount /mnt
+}
+
+@test "a terminal in a real guest, and logs -f that ends with it" {
+	keys() { tmux -S "$TMUX_SERVER" send-keys "$@"; }
+	shows() { tmux -S "$TMUX_SERVER" capture-pane -p | sed 's/^\([$#] \)*//; s/\r//' | grep -qxF -- "$1"; }
+	TMUX_SERVER=$work/tmux
+	env -u TMUX tmux -S "$TMUX_SERVER" -f /dev/null new-session -d -x 91 -y 27 sh 3>&-
+	tmux -S "$TMUX_SERVER" set-option -g status off
+	keys 'blix vm exec web -it -- sh' Enter
+	until_true eval 'keys "stty size" Enter; shows "27 91"'
+	tmux -S "$TMUX_SERVER" resize-window -x 80 -y 20
+	until_true eval 'keys "stty size" Enter; shows "20 80"'
+	keys 'exit 5' Enter
+	until_true eval 'keys "echo code \$?" Enter; shows "code 5" || shows "code 0"'
+	blix vm logs web -f >"$work/followed" 2>&1 &
+	echo $! >"$work/follow"
+	until_true grep -q 'blix: ready web' "$work/followed"
+	blix vm stop web
+	wait "$(cat "$work/follow")"
+	cmp <(blix vm logs web) "$work/followed"
+}
+
+@test "blix run end to end: a suite that passes, one that fails, one that is interrupted" {
+	mkdir -p suite
+	printf '#!/bin/sh\necho "kernel $(uname -s)"\necho done >/tmp/log\nexit "$1"\n' >suite/run
+	chmod +x suite/run
+	run --separate-stderr blix run "$work/guest#demo" --memory 256MiB --copy "$work/suite:/tmp" \
+		--copy-out "/tmp/log:$work/out" -- /tmp/suite/run 0
+	[ "$status" = 0 ]
+	[ "$output" = 'kernel Linux' ]
+	[ "$(cat "$work/out")" = "done" ]
+	run --separate-stderr blix run "$work/guest#demo" --memory 256MiB --copy "$work/suite:/tmp" -- /tmp/suite/run 42
+	[ "$status" = 42 ]
+	blix run "$work/guest#demo" --memory 256MiB -- sh -c 'echo up; sleep 1000' >"$work/up" 2>&1 &
+	echo $! >"$work/run"
+	until_true grep -q up "$work/up"
+	kill -INT "$(cat "$work/run")"
+	status=0
+	wait "$(cat "$work/run")" || status=$?
+	[ "$status" = 130 ]
+	[ "$(blix vm list -o name)" = web ]
+	[ "$(ls "$work/s/microvms")" = web ]
+}
