@@ -153,6 +153,7 @@ field() { # NAME JQ
 
 @test "a runner that ends at once is a crash loop after the third time, and ends with 9" {
 	run --separate-stderr blix vm create gone --flake "$work/guest#exits"
+	echo "$status: $stderr" >&2
 	[ "$status" = 9 ]
 	[[ $stderr == *'crash loop: ended '*' times in a row'* ]]
 	[ "$(field gone '.status.crashes.count >= 3')" = true ]
