@@ -471,6 +471,11 @@ static cJSON *why_chain(const struct daemon *d, const struct vm *vm)
 	if (vm->spec.ready[0] != '\0' && vm->phase == VM_RUNNING && !vm->ready)
 		push_cause(chain, BLIX_OK, "not-ready", vm->spec.ready, vm->phase_ms);
 	push_update(chain, vm);
+	if (node != NULL && vm_is_pinned(vm)) {
+		(void)snprintf(text, sizeof(text), "data in its directory ties it to %s",
+		               node->name);
+		push_cause(chain, BLIX_OK, "pinned", text, vm->created_ms);
+	}
 	for (size_t i = d->state->n_events; i > 0; i--) {
 		const struct event *event = state_event(d->state, i - 1);
 

@@ -134,6 +134,7 @@ another_boot() {
 	echo precious >"$T/n1/microvms/web/data.img"
 	uid=$(field web .metadata.uid)
 	[ "$(field web .status.pinned)" = true ]
+	on 1 vm why web | grep -q 'pinned.*data in its directory ties it to n1'
 	on 1 vm delete web
 	[ "$(cat "$T/n1/state/orphans/web-$uid/data.img")" = precious ]
 	rm -r "$T/n1/state/orphans"
