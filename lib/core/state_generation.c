@@ -320,7 +320,7 @@ static void revert(struct state *s, struct vm *vm, enum blix_code code, const ch
 	want(vm, update->from);
 	vm->n_rejected = 0;
 	vm_event(s, vm, "vm-rolling-back", words);
-	if (vm->spec.power != VM_POWER_RUNNING) {
+	if (vm->spec.power == VM_POWER_STOPPED) {
 		finish(s, vm, UPDATE_ROLLED_BACK, code, why, words);
 		return;
 	}
