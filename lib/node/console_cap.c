@@ -28,18 +28,18 @@ static int copy(int from, int to)
 
 int console_cut(const char *path, uint64_t half, struct blix_error *err)
 {
-	cleanup(freep) char *old = xasprintf("%s.1", path);
-	cleanup(freep) char *fresh = xasprintf("%s.1.fresh", path);
+	cleanup(freep) char *kept = xasprintf("%s.1", path);
+	cleanup(freep) char *tmp = xasprintf("%s.1.fresh", path);
 	cleanup(closep) int from = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	cleanup(closep) int to = -1;
 	struct stat st;
 
 	if (from < 0 || fstat(from, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size < half)
 		return 0;
-	to = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0640);
+	to = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0640);
 	/* On a full disk the old half is lost: the guest must not fill it further. */
-	if (to < 0 || copy(from, to) < 0 || rename(fresh, old) < 0)
-		(void)unlink(fresh);
+	if (to < 0 || copy(from, to) < 0 || rename(tmp, kept) < 0)
+		(void)unlink(tmp);
 	return ftruncate(from, 0) == 0 ? 0 : blix_fail_sys(err, errno, "cut %s", path);
 }
 
