@@ -231,7 +231,13 @@ static void print_results(struct cli *cli, cJSON **objects, size_t n)
 
 int action_finish(struct cli *cli, cJSON **objects, size_t n, enum condition condition, int code)
 {
-	for (size_t i = 0; i < n && !given(cli, OPTION_NO_WAIT) && !cli_interrupted(); i++)
+	if (condition == CONDITION_NONE) {
+		for (size_t i = 0; i < n; i++)
+			talk_note(cli, "vm %s: set", text_at(objects[i], "metadata.name"));
+	}
+	for (size_t i = 0; i < n && condition != CONDITION_NONE && !given(cli, OPTION_NO_WAIT) &&
+	                   !cli_interrupted();
+	     i++)
 		first_code(&code, finish_one(cli, &objects[i], condition));
 	talk_close(cli);
 	if (n > 0)

@@ -222,7 +222,8 @@ enum condition {
 	CONDITION_STOPPED,
 	CONDITION_UPDATED, /* the update that the object tells of is over, and well */
 	CONDITION_DELETED,
-	CONDITION_COUNT
+	CONDITION_COUNT,
+	CONDITION_NONE = CONDITION_COUNT /* there is nothing to wait for */
 };
 const char *condition_name(enum condition condition);
 int condition_find(const char *name, enum condition *ret, struct blix_error *err);
@@ -258,6 +259,7 @@ int vm_create_run(struct cli *cli);
 int vm_adopt_run(struct cli *cli);
 int vm_update_run(struct cli *cli);
 int vm_rollback_run(struct cli *cli);
+int vm_set_run(struct cli *cli);
 int vm_history_run(struct cli *cli);
 int vm_list_run(struct cli *cli);
 int vm_show_run(struct cli *cli);

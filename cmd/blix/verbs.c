@@ -51,6 +51,11 @@ const struct verb verbs[] = {
 	{"vm", "adopt", NULL, "take over a microVM that is on a node already", "NAME --node N",
          "blix vm adopt web --node n1", WITH(NODE) | WITH(PLAIN) | WITH(NO_WAIT) | WITH_COMMON, 1,
          1, OPERAND_NEW_VM, PATIENCE_WAIT, vm_adopt_run},
+	{"vm", "set", NULL, "change CPUs, memory, labels or restart policy of VMs",
+         "NAME... [--cpus N] [--memory SIZE]", "blix vm set web --memory 2GiB",
+         WITH(CPUS) | WITH(MEMORY) | WITH(LABEL) | WITH(RESTART) | WITH_CHOICE | WITH(NO_WAIT) |
+                 WITH_COMMON,
+         0, MANY, OPERAND_VM, PATIENCE_WAIT, vm_set_run},
 	{"vm", "update", NULL, "lock and build VMs anew and boot that, where there is news",
          "NAME... [--flake REF[#ATTR]]", "blix vm update web --auto-rollback",
          WITH(FLAKE) | WITH(UPDATE_RESTART) | WITH(AUTO_ROLLBACK) | WITH(DEADLINE) | WITH(GRACE) |

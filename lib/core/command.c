@@ -62,6 +62,23 @@ static void get_delete(struct codec *in, struct command *c)
 	c->vm_delete.volumes = get_bool(in);
 }
 
+static void put_set(struct buf *out, const struct command *c)
+{
+	put_string(out, c->vm_set.name);
+	put_u64(out, c->vm_set.if_version);
+	put_u32(out, c->vm_set.fields);
+	put_spec(out, &c->vm_set.spec);
+}
+
+static void get_set(struct codec *in, struct command *c)
+{
+	get_name(in, c->vm_set.name, sizeof(c->vm_set.name));
+	c->vm_set.if_version = get_u64(in);
+	c->vm_set.fields = get_u32(in);
+	get_spec(in, &c->vm_set.spec);
+	in->failed = in->failed || c->vm_set.fields > VM_SET_ALL;
+}
+
 static void put_update(struct buf *out, const struct command *c)
 {
 	put_string(out, c->vm_update.name);
@@ -279,6 +296,7 @@ static const struct {
 	[COMMAND_NODE_PHASE] = {put_node_phase, get_node_phase},
 	[COMMAND_SESSION_EXPIRE] = {put_expire, get_expire},
 	[COMMAND_VM_UPDATE] = {put_update, get_update},
+	[COMMAND_VM_SET] = {put_set, get_set},
 	[COMMAND_VM_UPDATE_DUE] = {put_update_due, get_update_due},
 	[COMMAND_GENERATION_DROP] = {put_drop, get_drop},
 };
@@ -296,6 +314,8 @@ void command_init(struct command *command, enum command_kind kind)
 	command->principal = xstrdup("");
 	if (kind == COMMAND_VM_CREATE) {
 		vm_spec_init(&command->vm_create.spec);
+	} else if (kind == COMMAND_VM_SET) {
+		vm_spec_init(&command->vm_set.spec);
 	} else if (kind == COMMAND_VM_RESOLVED) {
 		command->vm_resolved.reason = xstrdup("");
 		command->vm_resolved.message = xstrdup("");
@@ -324,6 +344,8 @@ void command_done(struct command *command)
 		return;
 	if (command->kind == COMMAND_VM_CREATE) {
 		vm_spec_done(&command->vm_create.spec);
+	} else if (command->kind == COMMAND_VM_SET) {
+		vm_spec_done(&command->vm_set.spec);
 	} else if (command->kind == COMMAND_VM_RESOLVED) {
 		free(command->vm_resolved.reason);
 		free(command->vm_resolved.message);

@@ -28,6 +28,7 @@ enum command_kind {
 	COMMAND_VM_UPDATE = 12,       /* update, rollback */
 	COMMAND_VM_UPDATE_DUE = 13,   /* the leader: the trial of a new system is over */
 	COMMAND_GENERATION_DROP = 14, /* the leader: one more than is to be kept */
+	COMMAND_VM_SET = 15,          /* cpus, memory, restart policy, labels */
 	COMMAND_KIND_COUNT
 };
 
@@ -39,6 +40,9 @@ enum vm_verb {
 	VM_VERB_RESUME = 5,
 	VM_VERB_COUNT
 };
+
+/* What a set changes; labels are those that its spec has. */
+enum vm_set_field { VM_SET_CPUS = 1, VM_SET_MEMORY = 2, VM_SET_RESTART = 4, VM_SET_ALL = 7 };
 
 /* The steps of a stop, in order. */
 enum vm_stop { VM_STOP_NONE, VM_STOP_ASK, VM_STOP_TERM, VM_STOP_KILL, VM_STOP_COUNT };
@@ -116,6 +120,12 @@ struct command {
 			bool auto_rollback;
 			uint32_t timeout_ms, grace_ms;
 		} vm_update;
+		struct {
+			char name[LIMIT_NAME + 1];
+			uint64_t if_version;
+			uint32_t fields; /* enum vm_set_field */
+			struct vm_spec spec;
+		} vm_set;
 		struct {
 			uint64_t uid, operation;
 		} vm_update_due;

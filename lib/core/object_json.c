@@ -414,6 +414,47 @@ static int spec_parse(const cJSON *object, struct vm_spec *spec, struct blix_err
 	return vm_spec_check(spec, err);
 }
 
+static int set_resources_parse(const cJSON *body, struct command *command, struct blix_error *err)
+{
+	struct vm_spec *spec = &command->vm_set.spec;
+	uint64_t cpus = 0;
+	int rc;
+
+	if ((rc = json_get_u64(body, "cpus", &cpus, err)) < 0 ||
+	    (rc = json_get_u64(body, "memoryBytes", &spec->memory_bytes, err)) < 0)
+		return rc;
+	if (cpus > LIMIT_CPUS)
+		return blix_fail(err, BLIX_E_INVALID, "cpus must be at most %d", LIMIT_CPUS);
+	spec->cpus = (uint32_t)cpus;
+	if (cJSON_GetObjectItemCaseSensitive(body, "cpus") != NULL)
+		command->vm_set.fields |= VM_SET_CPUS;
+	if (cJSON_GetObjectItemCaseSensitive(body, "memoryBytes") != NULL)
+		command->vm_set.fields |= VM_SET_MEMORY;
+	return 0;
+}
+
+int vm_set_parse(const cJSON *body, struct command *command, struct blix_error *err)
+{
+	static const char *const keys[] = {"cpus", "memoryBytes", "restartPolicy", "labels", NULL};
+	struct vm_spec *spec = &command->vm_set.spec;
+	const cJSON *labels = NULL;
+	const char *restart = NULL;
+	int rc;
+
+	if ((rc = json_only_keys(body, keys, err)) < 0 ||
+	    (rc = set_resources_parse(body, command, err)) < 0 ||
+	    (rc = json_get_string(body, "restartPolicy", &restart, err)) < 0 ||
+	    (rc = json_get_object(body, "labels", &labels, err)) < 0 ||
+	    (restart != NULL && (rc = vm_restart_parse(restart, &spec->restart, err)) < 0) ||
+	    (labels != NULL && (rc = labels_parse(labels, &spec->labels, err)) < 0))
+		return rc;
+	if (restart != NULL)
+		command->vm_set.fields |= VM_SET_RESTART;
+	if (command->vm_set.fields == 0 && spec->labels.n == 0)
+		return blix_fail(err, BLIX_E_INVALID, "nothing to set");
+	return 0;
+}
+
 int vm_create_parse(const cJSON *body, char *ret_name, struct vm_spec *spec, struct blix_error *err)
 {
 	static const char *const keys[] = {"kind", "apiVersion", "metadata", "spec", NULL};

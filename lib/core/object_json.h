@@ -22,6 +22,9 @@ cJSON *event_json(const struct event *event);
  * errors that name the key. *spec is initialised by it on success only. */
 int vm_create_parse(const cJSON *body, char *ret_name, struct vm_spec *spec,
                     struct blix_error *err);
+/* The body of POST /v1/vms/NAME/set: {"cpus","memoryBytes","restartPolicy","labels":{...}}, each
+ * optional, one at least; fills command->vm_set but its name. */
+int vm_set_parse(const cJSON *body, struct command *command, struct blix_error *err);
 cJSON *vm_create_json(const char *name, const struct vm_spec *spec);
 
 /* {"code","reason","message","hint","retryable","definite","details"}; details may be NULL, else

@@ -484,6 +484,7 @@ static void (*const appliers[COMMAND_KIND_COUNT])(struct state *s, const struct 
 	[COMMAND_NODE_PHASE] = apply_node_phase,
 	[COMMAND_SESSION_EXPIRE] = apply_expire,
 	[COMMAND_VM_UPDATE] = apply_update,
+	[COMMAND_VM_SET] = apply_set,
 	[COMMAND_VM_UPDATE_DUE] = apply_update_due,
 	[COMMAND_GENERATION_DROP] = apply_generation_drop,
 };
@@ -493,7 +494,8 @@ static void (*const appliers[COMMAND_KIND_COUNT])(struct state *s, const struct 
 static bool has_session(const struct command *c)
 {
 	return c->session != 0 && (c->kind == COMMAND_VM_CREATE || c->kind == COMMAND_VM_POWER ||
-	                           c->kind == COMMAND_VM_DELETE || c->kind == COMMAND_VM_UPDATE);
+	                           c->kind == COMMAND_VM_DELETE || c->kind == COMMAND_VM_UPDATE ||
+	                           c->kind == COMMAND_VM_SET);
 }
 
 void state_apply(struct state *s, const struct command *c, struct command_result *ret)

@@ -13,6 +13,7 @@
 
 #include "base/alloc.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -122,6 +123,16 @@ static void begin(struct state *s, struct vm *vm, const struct command *c, uint6
 	                                                       : vm->spec.attr);
 	xreplace(&update->by, c->principal);
 	vm->resolver = 0;
+}
+
+void update_render(struct state *s, struct vm *vm, char *by)
+{
+	const struct command c = {.kind = COMMAND_VM_UPDATE,
+	                          .principal = by,
+	                          .vm_update = {.rollback = true, .restart = UPDATE_RESTART_NO}};
+
+	assert(generation_find(vm, vm->generation) != NULL);
+	begin(s, vm, &c, vm->generation);
 }
 
 /* The generation that a rollback goes to; 0 for an update. Refuses what is not there. */

@@ -55,6 +55,12 @@ void update_resolved(struct state *s, struct vm *vm, const struct command *c);
 void update_reported(struct state *s, struct vm *vm, const struct vm_report *report);
 void update_stop_asked(struct state *s, struct vm *vm);
 
+/* The wanted system by the same lock, with the resources of today; booted at the next restart. */
+void update_render(struct state *s, struct vm *vm, char *by);
+
+/* state_set.c */
+void apply_set(struct state *s, const struct command *c, struct command_result *r);
+
 /* state_report.c */
 void apply_report(struct state *s, const struct command *c, struct command_result *r);
 void apply_node_report(struct state *s, const struct command *c, struct command_result *r);

@@ -273,6 +273,8 @@ const struct http_route api_routes[] = {
          NULL, API_MUTATION, LIMIT_BODY, "Adopt", "VM"},
 	{"POST", "/v1/vms/{name}/update", vm_update_handle, "Lock it anew and boot that",
          "ifVersion=u64", API_MUTATION, LIMIT_BODY, "Update", "VM"},
+	{"POST", "/v1/vms/{name}/set", vm_set_handle, "Other resources, labels or restart policy",
+         "ifVersion=u64", API_MUTATION, LIMIT_BODY, "Set", "VM"},
 	{"POST", "/v1/vms/{name}/rollback", vm_rollback_handle, "Back to an older generation",
          "ifVersion=u64", API_MUTATION, LIMIT_BODY, "Rollback", "VM"},
 	{"GET", "/v1/vms/{name}/generations", vm_generations_handle, "The systems that are kept",

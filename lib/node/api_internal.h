@@ -20,6 +20,7 @@ void vm_usage_handle(struct http_request *request, void *data);
 void vm_logs_handle(struct http_request *request, void *data);
 void vm_adopt_handle(struct http_request *request, void *data);
 void vm_update_handle(struct http_request *request, void *data);
+void vm_set_handle(struct http_request *request, void *data);
 void vm_rollback_handle(struct http_request *request, void *data);
 void vm_generations_handle(struct http_request *request, void *data);
 void metrics_handle(struct http_request *request, void *data);

@@ -196,3 +196,36 @@ steps() { field "$1" '.status.operation | [.verb, .steps[].name] | join(" ")'; }
 	[[ $stderr == *'it does not run'*"hint: 'blix vm start' starts it"* ]]
 	on 1 vm delete --all --yes --force
 }
+
+@test "set: labels at once; resources admitted again, built beside the VM, in force at its restart" {
+	cluster_up 1
+	local pid
+	on 1 vm create web --flake "$BASE#demo" --cpus 1 --memory 64MiB
+	pid=$(field web .status.pid)
+	on 1 vm set web --label tier=front --restart never
+	[ "$(field web '[.metadata.labels.tier, .spec.restartPolicy, .metadata.version] | @csv')" = '"front","never",2' ]
+	[ "$(field web .status.stale)" != true ]
+	on 1 vm set web --cpus 3 --memory 128MiB
+	[ "$(field web '[.spec.cpus, .spec.memoryBytes, .status.resolved.cpus, .status.generation.desired] | @csv')" = '3,134217728,3,1' ]
+	[ "$(field web .status.pid)" = "$pid" ] # it runs on
+	[ "$(on 1 node show n1 -o json | jq '.status.committed.cpus')" = 3 ]
+	on 1 vm restart web --force
+	[ "$(field web .status.stale)" != true ]
+	# Less is committed only once it is in force.
+	on 1 vm set web --cpus 1
+	run --separate-stderr on 1 vm set web --memory 1TiB
+	[ "$status" = 6 ]
+	[[ $stderr == *'no room'* ]]
+	[ "$(field web .spec.memoryBytes)" = 134217728 ]
+	run --separate-stderr on 1 vm set web
+	[ "$status" = 64 ]
+	run --separate-stderr on 1 vm set nobody --cpus 2
+	[ "$status" = 3 ]
+	[ "$(curl -s -o /dev/null -w '%{http_code}' --unix-socket "$T/n1/sock" -d '{"cpus":2}' "http://x/v1/vms/web/set?ifVersion=1")" = 409 ]
+	# One that is stopped has the new resources at its next start.
+	on 1 vm stop web --force
+	on 1 vm set web --cpus 2
+	on 1 vm start web
+	[ "$(field web .status.resolved.cpus)" = 2 ]
+	on 1 vm delete web
+}

@@ -122,6 +122,14 @@ static void fill_update(struct command *c, struct input *in)
 		xreplace(&c->vm_update.flake, "github:me/others");
 }
 
+static void fill_set(struct command *c, struct input *in)
+{
+	some_name(c->vm_set.name, sizeof(c->vm_set.name), in);
+	c->vm_set.fields = take_byte(in, VM_SET_ALL + 1);
+	c->vm_set.spec.cpus = take_byte(in, 6);
+	c->vm_set.spec.memory_bytes = (uint64_t)take_byte(in, 4) << 28;
+}
+
 static void fill(struct command *c, const struct state *s, struct input *in)
 {
 	switch (c->kind) {
@@ -174,6 +182,9 @@ static void fill(struct command *c, const struct state *s, struct input *in)
 	case COMMAND_GENERATION_DROP:
 		c->generation_drop.uid = some_uid(s, in);
 		c->generation_drop.number = take_byte(in, 4);
+		break;
+	case COMMAND_VM_SET:
+		fill_set(c, in);
 		break;
 	case COMMAND_KIND_COUNT:
 		break;

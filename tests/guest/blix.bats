@@ -166,6 +166,22 @@ field() { # NAME JQ
 	[ "$(field mute '[.status.phase, .status.ready] | @csv')" = '"Running",false' ]
 }
 
+memory_of() { blix vm logs "$1" | tr -d '\r' | sed -nE 's/^MemTotal: +([0-9]+) kB$/\1/p' | tail -n 1; }
+
+@test "set gives a guest more memory at its restart, and until then says that it is stale" {
+	blix vm create grow --flake "$work/guest#demo" --memory 192MiB --ready 'console:blix: ready'
+	local before
+	before=$(memory_of grow)
+	blix vm set grow --memory 320MiB
+	[ "$(field grow .status.stale)" = true ]
+	[ "$(field grow .status.phase)" = Running ]
+	blix vm restart grow
+	blix wait vm/grow --for=ready
+	[ "$(field grow .status.stale)" != true ]
+	[ "$(memory_of grow)" -gt $((before + 100000)) ]
+	blix vm delete grow
+}
+
 @test "delete leaves nothing" {
 	blix vm delete --all --force --yes
 	[ -z "$(blix vm list -o name)" ]

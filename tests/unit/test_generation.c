@@ -254,6 +254,52 @@ static void without_a_restart(void **state)
 	state_free(s);
 }
 
+static struct command_result set_memory(struct state *s, uint64_t gib)
+{
+	struct command c;
+
+	command_init(&c, COMMAND_VM_SET);
+	(void)snprintf(c.vm_set.name, sizeof(c.vm_set.name), "web");
+	c.vm_set.fields = VM_SET_MEMORY;
+	c.vm_set.spec.memory_bytes = gib * GIB;
+	return run(s, &c);
+}
+
+/* Other resources by the same lock: admitted at once, the larger of both is committed until the
+ * restart that brings them in force. */
+static void other_resources(void **state)
+{
+	struct state *s = with_web("");
+	uint64_t overhead = vm_overhead_bytes("qemu");
+	struct command c;
+
+	(void)state;
+	assert_int_equal(set_memory(s, 5).code, BLIX_E_NOROOM);
+	assert_int_equal(web(s)->spec.memory_bytes, 0);
+	assert_int_equal(set_memory(s, 3).code, BLIX_OK);
+	assert_int_equal(set_memory(s, 2).code, BLIX_E_REFUSED); /* one is under way */
+	assert_int_equal(resolve(s).code, BLIX_OK);
+	assert_int_equal(resolved(s, 1, 3).code, BLIX_OK);
+	assert_true(vm_is_stale(web(s)));
+	assert_int_equal(web(s)->n_generations, 1);
+	assert_int_equal(s->nodes[0]->committed_bytes, 3 * GIB + overhead);
+	assert_int_equal(report(s, VM_REPORT_BUILT, "/out-1-3").code, BLIX_OK);
+	assert_int_equal(web(s)->phase, VM_RUNNING);
+	assert_string_equal(web(s)->operation_verb, "set");
+
+	command_init(&c, COMMAND_VM_SET);
+	(void)snprintf(c.vm_set.name, sizeof(c.vm_set.name), "web");
+	c.vm_set.fields = VM_SET_RESTART;
+	c.vm_set.spec.restart = VM_RESTART_NEVER;
+	assert_int_equal(labels_set(&c.vm_set.spec.labels, "tier", "front", NULL), 0);
+	assert_int_equal(run(s, &c).code, BLIX_OK);
+	assert_int_equal(web(s)->spec.restart, VM_RESTART_NEVER);
+	assert_string_equal(labels_get(&web(s)->spec.labels, "tier"), "front");
+	assert_int_equal(web(s)->spec.memory_bytes, 3 * GIB);
+	assert_int_equal(web(s)->version, 3);
+	state_free(s);
+}
+
 static void a_bad_one_changes_nothing(void **state)
 {
 	struct state *s = with_web("");
@@ -755,6 +801,7 @@ int main(void)
 		cmocka_unit_test(an_update),
 		cmocka_unit_test(no_news),
 		cmocka_unit_test(without_a_restart),
+		cmocka_unit_test(other_resources),
 		cmocka_unit_test(a_bad_one_changes_nothing),
 		cmocka_unit_test(the_larger_is_held),
 		cmocka_unit_test(a_rollback),
