@@ -1,11 +1,13 @@
-/* The pump: see pump.h. One ppoll() over stdin and the stream; what goes out is written at once, so
- * that a reader of ours that is slow leaves the guest's window closed and nothing piles up here. */
+/* The pump: see pump.h. One ppoll() over stdin and the stream; what goes out is written before the
+ * next frame is looked at, so that a reader of ours that is slow leaves the guest's window closed
+ * and nothing piles up here. Signals are seen while it is waited for. */
 #include "pump.h"
 
 #include "core/object_json.h"
 #include "terminal.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <string.h>
 #include <unistd.h>
@@ -18,6 +20,7 @@ struct run {
 	int code;
 	cJSON *exit;
 	struct blix_error *err;
+	sigset_t mask; /* with which to wait */
 };
 
 static void run_end(struct run *run, enum pump_end end, int code)
@@ -27,12 +30,23 @@ static void run_end(struct run *run, enum pump_end end, int code)
 	run->code = code;
 }
 
-/* Blocks while our reader does; a signal is looked at after it. */
+static void signals_turn(struct run *run);
+
+/* Waits for our reader, and for signals. A pipe that is ready takes PIPE_BUF without blocking. */
 static void write_out(struct run *run, int fd, const struct frame *frame)
 {
 	for (size_t done = 0; done < frame->len;) {
-		ssize_t n = write(fd, frame->data + done, frame->len - done);
+		struct pollfd ready = {.fd = fd, .events = POLLOUT};
+		size_t left = frame->len - done;
+		ssize_t n;
 
+		if (ppoll(&ready, 1, NULL, &run->mask) < 0) {
+			signals_turn(run);
+			if (run->ended)
+				return;
+			continue;
+		}
+		n = write(fd, frame->data + done, left < PIPE_BUF ? left : PIPE_BUF);
 		if (n > 0) {
 			done += (size_t)n;
 		} else if (errno == EPIPE) {
@@ -130,7 +144,7 @@ static void signals_turn(struct run *run)
 	}
 }
 
-static void poll_turn(struct run *run, const sigset_t *mask)
+static void poll_turn(struct run *run)
 {
 	struct client_stream *stream = run->pump->stream;
 	bool input = run->input && client_stream_room(stream) > 0;
@@ -138,7 +152,7 @@ static void poll_turn(struct run *run, const sigset_t *mask)
 		{.fd = client_stream_fd(stream), .events = client_stream_events(stream)},
 		{.fd = input ? STDIN_FILENO : -1, .events = POLLIN}};
 
-	if (ppoll(fds, array_size(fds), NULL, mask) < 0) {
+	if (ppoll(fds, array_size(fds), NULL, &run->mask) < 0) {
 		signals_turn(run);
 		return;
 	}
@@ -151,16 +165,15 @@ static void poll_turn(struct run *run, const sigset_t *mask)
 enum pump_end pump_run(struct pump *pump, int *ret_code, cJSON **ret_exit, struct blix_error *err)
 {
 	struct run run = {.pump = pump, .input = pump->input, .err = err};
-	sigset_t mask;
 
-	signals_catch(&mask);
+	signals_catch(&run.mask);
 	if (pump->raw && terminal_raw(err) < 0)
 		return PUMP_LOST;
 	/* The frames that came with the answer wait in the reader. */
 	for (stream_turn(&run); !run.ended;)
-		poll_turn(&run, &mask);
+		poll_turn(&run);
 	terminal_restore();
-	(void)sigprocmask(SIG_SETMASK, &mask, NULL);
+	(void)sigprocmask(SIG_SETMASK, &run.mask, NULL);
 	pump->signal = run.end == PUMP_SIGNAL ? run.code : 0;
 	*ret_code = run.code;
 	*ret_exit = run.exit;

@@ -32,7 +32,8 @@ static void end_refuse(struct guest_end *end, struct blix_error *err)
 {
 	struct stream *stream = end->stream;
 
-	if (!stream_is_down(end->daemon, end->name, err))
+	/* The host knows better than a state that lags behind; only the phase is the state's. */
+	if (strcmp(err->reason, "not-running") != 0 || !stream_is_down(end->daemon, end->name, err))
 		(void)blix_wrap(err, "vm %s", end->name);
 	end_free(end);
 	stream_refuse(stream, err);

@@ -129,6 +129,7 @@ exec_there() { run --separate-stderr on 1 vm exec web "$@"; }
 	[[ ${stderr_lines[0]} == "blix: vm bare: "*agent* ]]
 	[[ $stderr == *"blix vm console bare"* ]]
 	on 1 vm stop bare 2>/dev/null
+	until_true eval '[ "$(on 2 vm show bare -o json | jq -r .status.phase)" = Stopped ]'
 	run --separate-stderr on 1 vm exec bare -- true
 	[ "$status" = 125 ]
 	[ "${stderr_lines[0]}" = "blix: vm bare: it does not run, it is Stopped" ]

@@ -71,6 +71,7 @@ resident() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$1/status"; }
 	cluster_up 3
 	shell_vm 1 2 web
 	on 1 vm create idle --flake "$BASE#demo" --node n1 --stopped 2>/dev/null
+	until_true eval '[ "$(on 3 vm show idle -o json | jq -r .status.phase)" = Stopped ]'
 	run --separate-stderr on 3 vm console idle </dev/null
 	[ "$status" = 5 ]
 	[ "${stderr_lines[0]}" = "blix: vm idle: it does not run, it is Stopped" ]
