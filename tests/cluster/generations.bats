@@ -198,11 +198,11 @@ left_build() { # NAME: the build that a killed daemon left
 	fi
 	run --separate-stderr on 1 wait vm/web --for=updated
 	[ "$status" = 10 ]
-	[ "$(get web '[.status.ready, .status.update.outcome, .status.update.reason] | @csv')" = 'true,"rolled-back","not-ready"' ]
+	until_true has 'true,"rolled-back","not-ready"' get web '[.status.ready, .status.update.outcome, .status.update.reason] | @csv'
 	has '1 1 1' numbers web
 	mode store-2 ok
 	on 1 vm update web --flake "$(base 2)" --auto-rollback --deadline 30s
-	[ "$(get web '[.status.ready, .status.update.outcome] | @csv')" = 'true,"updated"' ]
+	until_true has 'true,"updated"' get web '[.status.ready, .status.update.outcome] | @csv'
 	has '3 3 3' numbers web
 }
 
