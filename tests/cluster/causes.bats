@@ -85,6 +85,7 @@ is_lost() {
 	on "$leader" vm create web --flake "$BASE#demo" --node "n$other" --no-wait
 	until_true other_node_builds "$leader" "$other"
 	server_kill "$other"
+	kill -9 "$(pgrep -f "$T/n$other/state/vms/web/flake")" # what it had started outlives it
 	until_true is_lost "$leader"
 	on "$leader" vm why web | grep -qE '^ *node-offline +node: n'
 	echo ok >"$T/n$other/microvms/.fake/web"
