@@ -3,40 +3,15 @@
 
 bats_require_minimum_version 1.5.0
 
+load host.bash
+
 setup_file() {
-	export work build
-	build=$(realpath "${BLIX_BUILD:-$BATS_TEST_DIRNAME/../../build/debug}")
-	work=$(mktemp -d /tmp/blix.XXXXXX)
-	export roots=/nix/var/nix/gcroots/${work##*/}
-	export BLIX_ENDPOINT=$work/s/blix.sock BLIX_TIMEOUT=2m
-	"$BATS_TEST_DIRNAME/../../examples/debian/stage" "$work/guest"
-	jq -n --arg roots "$roots" \
-		'{gcrootsDir: $roots, retryMs: 100, nix: {extraConfig: "sandbox = false\nsubstituters ="}}' >"$work/blix.json"
-	"$build/bin/blixd" --dev --state-dir "$work/s" --config "$work/blix.json" --name host \
-		</dev/null >>"$work/log" 2>&1 3>&- &
-	echo $! >"$work/pid"
-	await blix vm list
+	host_stage 2m
+	host_start
 }
 
 teardown_file() {
-	local pid
-	kill -9 "$(cat "$work/pid")" 2>/dev/null || :
-	for pid in $(jq -r '.shimPid, .pid' "$work"/s/run/vms/*/status.json 2>/dev/null); do
-		kill -9 "$pid" 2>/dev/null || :
-	done
-	rm -rf "$work" "$roots"
-}
-
-await() { # COMMAND...: until it succeeds
-	local until=$((SECONDS + 60))
-	until "$@" >/dev/null 2>&1; do
-		if [ "$SECONDS" -ge "$until" ]; then
-			cat "$work/log" >&2
-			echo "never true: $*" >&2
-			return 1
-		fi
-		read -r -t 0.05 <> <(:) || :
-	done
+	host_remove
 }
 
 field() { # JQ

@@ -4,52 +4,27 @@
 
 bats_require_minimum_version 1.5.0
 
+load host.bash
+
 setup_file() {
-	export work build
-	build=$(realpath "${BLIX_BUILD:-$BATS_TEST_DIRNAME/../../build/debug}")
-	work=$(mktemp -d /tmp/blix.XXXXXX)
-	export roots=/nix/var/nix/gcroots/${work##*/}
-	export BLIX_ENDPOINT=$work/s/blix.sock BLIX_TIMEOUT=2m
-	"$BATS_TEST_DIRNAME/../../examples/debian/stage" "$work/guest"
+	host_stage 2m
 	sed -i "s/blix.mute=1\" else \"\"/blix.mute=1\" else \" blix.of=${work##*.}\"/" "$work/guest/flake.nix"
 	rm "$work/guest/vmlinuz" "$work/guest/initrd" # small: this is about the toy
 	touch "$work/guest/vmlinuz" "$work/guest/initrd"
-	jq -n --arg roots "$roots" \
-		'{gcrootsDir: $roots, retryMs: 100, nix: {extraConfig: "sandbox = false\nsubstituters ="}}' >"$work/blix.json"
-	"$build/bin/blixd" --dev --state-dir "$work/s" --config "$work/blix.json" --name host \
-		</dev/null >>"$work/log" 2>&1 3>&- &
-	echo $! >"$work/pid"
-	await blix vm list
+	host_start
 	blix vm create web --flake "$work/guest#toy" --ready 'console:READY toy'
 	field .status.runner >"$work/runner"
 }
 
 teardown_file() {
-	local pid
-	kill -9 "$(cat "$work/pid")" 2>/dev/null || :
-	for pid in $(jq -r '.shimPid, .pid' "$work"/s/run/vms/*/status.json 2>/dev/null); do
-		kill -9 "$pid" 2>/dev/null || :
-	done
 	[ ! -e "$work/kernel" ] || cp "$work/toy.elf" "$(cat "$work/kernel")/toy.elf" # the store is whole again
-	rm -rf "$work" "$roots"
+	host_remove
 }
 
 setup() {
 	runner=$(cat "$work/runner")
 	[[ $runner == /nix/store/*-microvm-qemu-* ]]
 	blix vm stop web --force
-}
-
-await() { # COMMAND...: until it succeeds
-	local until=$((SECONDS + 60))
-	until "$@" >/dev/null 2>&1; do
-		if [ "$SECONDS" -ge "$until" ]; then
-			cat "$work/log" >&2
-			echo "never true: $*" >&2
-			return 1
-		fi
-		read -r -t 0.05 <> <(:) || :
-	done
 }
 
 field() { # JQ

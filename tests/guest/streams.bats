@@ -3,29 +3,15 @@
 
 bats_require_minimum_version 1.5.0
 
+load host.bash
+
 setup_file() {
-	export work build
-	build=$(realpath "${BLIX_BUILD:-$BATS_TEST_DIRNAME/../../build/debug}")
-	work=$(mktemp -d /tmp/blix.XXXXXX)
-	export BLIX_ENDPOINT=$work/s/blix.sock BLIX_TIMEOUT=3m
-	"$BATS_TEST_DIRNAME/../../examples/debian/stage" "$work/guest"
-	jq -n --arg roots "/nix/var/nix/gcroots/${work##*/}" \
-		'{gcrootsDir: $roots, retryMs: 100, nix: {extraConfig: "sandbox = false\nsubstituters ="}}' >"$work/blix.json"
-	"$build/bin/blixd" --dev --state-dir "$work/s" --config "$work/blix.json" --name host \
-		</dev/null >>"$work/log" 2>&1 3>&- &
-	echo $! >"$work/pid"
-	until blix vm list >/dev/null 2>&1; do read -r -t 0.05 <> <(:) || :; done
+	host_stage 3m
+	host_start
 	blix vm create web --flake "$work/guest#demo" --memory 256MiB --ready agent
 }
 
-teardown_file() {
-	local pid
-	kill -9 "$(cat "$work/pid")" 2>/dev/null || :
-	for pid in $(jq -r '.shimPid, .pid' "$work"/s/run/vms/*/status.json 2>/dev/null); do
-		kill -9 "$pid" 2>/dev/null || :
-	done
-	rm -rf "$work" "/nix/var/nix/gcroots/${work##*/}"
-}
+teardown_file() { host_remove; }
 
 setup() {
 	load ../until.bash
