@@ -329,22 +329,39 @@ struct vm_poll {
 	uint64_t revision;
 };
 
+/* Another server gave that revision: what is not here yet may have come to be by then. */
+static bool poll_is_ahead(const struct daemon *d, const struct vm_poll *poll)
+{
+	return poll->revision > d->state->revision;
+}
+
 static bool vm_poll_ready(const struct daemon *d, const void *data)
 {
 	const struct vm_poll *poll = data;
 	const struct vm *vm = state_vm(d->state, poll->name);
 
-	return vm == NULL || vm->revision > poll->revision;
+	return vm == NULL ? !poll_is_ahead(d, poll) : vm->revision > poll->revision;
 }
 
 static void vm_poll_done(struct daemon *d, void *data, bool cancelled)
 {
 	struct vm_poll *poll = data;
+	struct blix_error err;
 
-	if (!cancelled && state_vm(d->state, poll->name) == NULL)
-		api_not_found(poll->request, poll->name);
-	else if (!cancelled)
+	if (cancelled) {
+		free(poll);
+		return;
+	}
+	if (state_vm(d->state, poll->name) != NULL) {
 		answer_vm(d, poll->request, 200, poll->name);
+	} else if (poll_is_ahead(d, poll)) {
+		(void)blix_fail(&err, BLIX_E_UNAVAILABLE,
+		                "this server has not heard of revision %" PRIu64 " yet",
+		                poll->revision);
+		http_answer_error(poll->request, &err, NULL);
+	} else {
+		api_not_found(poll->request, poll->name);
+	}
 	free(poll);
 }
 

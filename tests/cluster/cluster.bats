@@ -260,6 +260,22 @@ all_run() { # N NAME...
 	server_stop 1 2 3
 }
 
+@test "a server that is behind a revision waits for it before it calls a VM missing" {
+	local ahead n
+	cluster_up 1
+	ahead=$(($(cluster 1 .revision) + 20)) # further than the cluster moves by itself until the VM is there
+	run "$BATS_TEST_DIRNAME/request" "$T/n1/sock" GET "/v1/vms/web?revision=$((ahead + 1000))&wait=1ms"
+	[ "${lines[0]}" = 503 ]
+	"$BATS_TEST_DIRNAME/request" "$T/n1/sock" GET "/v1/vms/web?revision=$ahead&wait=30s" >"$T/answer" &
+	on 1 vm create web --flake "$BASE#demo" --stopped --timeout 30s
+	for n in {1..20}; do on 1 vm set web --label "n=$n" --timeout 30s; done
+	wait $!
+	[ "$(head -n 1 "$T/answer")" = 200 ]
+	[ "$(sed 1d "$T/answer" | jq -r .metadata.name)" = web ]
+	run "$BATS_TEST_DIRNAME/request" "$T/n1/sock" GET "/v1/vms/other?revision=1&wait=30s"
+	[ "${lines[0]}" = 404 ]
+}
+
 @test "without a quorum: writes fail with 69 in time and say so, the list still works and is marked stale" {
 	local left others began
 	cluster_up 3
