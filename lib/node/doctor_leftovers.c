@@ -169,11 +169,27 @@ static void vm_directory(struct doctor *d, const char *dir, const char *name)
 	leftover(d, "VM directory", path);
 }
 
-/* A root that points into our directories, where nothing is any more, keeps nothing: it is litter.
- */
-static void gc_roots(struct doctor *d)
+/* A root that points into a directory of ours that is gone keeps nothing: it is litter. Where the
+ * directory is, a root may dangle: 'booted' of a VM that is stopped. */
+static bool is_litter(const struct doctor *d, const char *target)
 {
 	const char *const bases[] = {d->config->state_dir, d->config->microvms_dir};
+	const char *slash = strrchr(target, '/');
+	cleanup(freep) char *directory = NULL;
+
+	for (size_t i = 0; i < array_size(bases); i++) {
+		size_t n = strlen(bases[i]);
+
+		if (strncmp(target, bases[i], n) != 0 || target[n] != '/')
+			continue;
+		directory = xstrndup(target, (size_t)(slash - target));
+		return !file_exists(directory);
+	}
+	return false;
+}
+
+static void gc_roots(struct doctor *d)
+{
 	DIR *stream = opendir(d->config->gcroots_dir);
 	const struct dirent *entry;
 
@@ -182,15 +198,8 @@ static void gc_roots(struct doctor *d)
 			xasprintf("%s/%s", d->config->gcroots_dir, entry->d_name);
 		char target[PATH_MAX];
 
-		if (file_read_link(path, target, sizeof(target), NULL) < 0)
-			continue;
-		for (size_t i = 0; i < array_size(bases); i++) {
-			size_t n = strlen(bases[i]);
-
-			if (strncmp(target, bases[i], n) == 0 && target[n] == '/' &&
-			    !file_exists(target))
-				leftover(d, "garbage collector's root", path);
-		}
+		if (file_read_link(path, target, sizeof(target), NULL) == 0 && is_litter(d, target))
+			leftover(d, "garbage collector's root", path);
 	}
 	if (stream != NULL)
 		(void)closedir(stream);

@@ -186,6 +186,7 @@ start_daemon() {
 	echo lo >"$T/microvms/gone/current/share/microvm/tap-interfaces" # an interface that every host has
 	ln -s "$T/microvms/absent/current" "$T/gcroots/absent"
 	ln -s "$T/microvms/gone/current" "$T/gcroots/gone"
+	ln -s "$T/microvms/kept/booted" "$T/gcroots/booted-kept" # as it is while the VM is stopped
 	doctor
 	found leftovers warn "$T/state/vms/gone" "rm -r $T/state/vms/gone"
 	found leftovers warn "$T/run/vms/gone"
