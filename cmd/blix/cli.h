@@ -83,6 +83,7 @@ enum operand {
 	OPERAND_NONE,
 	OPERAND_VM,
 	OPERAND_VM_COMMAND, /* a command follows behind "--" */
+	OPERAND_VM_SSH,     /* what follows behind "--" is ssh's */
 	OPERAND_COPY,
 	OPERAND_RUN, /* a flake, and a command behind "--" */
 	OPERAND_NEW_VM,
@@ -273,6 +274,7 @@ int vm_logs_run(struct cli *cli);
 int vm_metrics_run(struct cli *cli);
 int vm_console_run(struct cli *cli);
 int vm_exec_run(struct cli *cli);
+int vm_ssh_run(struct cli *cli);
 int vm_cp_run(struct cli *cli);
 int vm_events_run(struct cli *cli);
 int vm_why_run(struct cli *cli);

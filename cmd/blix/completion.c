@@ -49,6 +49,7 @@ static const char *operand_command(enum operand operand)
 	switch (operand) {
 	case OPERAND_VM:
 	case OPERAND_VM_COMMAND:
+	case OPERAND_VM_SSH:
 		return "blix vm list -o name 2>/dev/null";
 	case OPERAND_NODE:
 		return "blix node list -o name 2>/dev/null";

@@ -107,9 +107,14 @@ static int take_copy(struct arguments *arguments, const char *text, bool in, str
 	return 0;
 }
 
-static bool takes_command(const struct verb *verb)
+static bool needs_command(const struct verb *verb)
 {
 	return verb->operand == OPERAND_VM_COMMAND || verb->operand == OPERAND_RUN;
+}
+
+static bool takes_command(const struct verb *verb)
+{
+	return needs_command(verb) || verb->operand == OPERAND_VM_SSH;
 }
 
 static int option_take(struct cli *cli, enum option_index option, const char *text,
@@ -273,7 +278,7 @@ static int check_names(const struct cli *cli, struct blix_error *err)
 		                 arguments->names[verb->names_max]);
 	for (size_t i = 0; i < arguments->n_names; i++) {
 		bool vm = verb->operand == OPERAND_VM || verb->operand == OPERAND_NEW_VM ||
-		          verb->operand == OPERAND_VM_COMMAND;
+		          verb->operand == OPERAND_VM_COMMAND || verb->operand == OPERAND_VM_SSH;
 		int rc = 0;
 
 		if (vm || verb->operand == OPERAND_NODE)
@@ -299,7 +304,7 @@ static int take_command(struct cli *cli, int argc, char **argv)
 
 static int check_command(const struct cli *cli, struct blix_error *err)
 {
-	if (!takes_command(cli->verb) || given(cli, OPTION_HELP) || cli->arguments.n_command > 0)
+	if (!needs_command(cli->verb) || given(cli, OPTION_HELP) || cli->arguments.n_command > 0)
 		return 0;
 	(void)blix_fail(err, BLIX_E_INVALID, "'blix %s%s%s' needs '--' and a command",
 	                cli->verb->noun, cli->verb->noun[0] != '\0' ? " " : "", cli->verb->verb);

@@ -227,12 +227,16 @@ static void status_handle(struct http_request *request, void *data)
 
 static void version_handle(struct http_request *request, void *data)
 {
-	const struct config *config = ((const struct daemon *)data)->config;
+	const struct daemon *d = data;
+	const struct config *config = d->config;
+	const struct config_server *self = daemon_server(d, config->id);
 	cleanup(json_freep) cJSON *object = json_object();
 	cJSON *host = json_object();
 
 	json_add_string(object, "version", BLIX_VERSION);
 	json_add_string(object, "apiVersion", BLIX_API_VERSION);
+	if (self != NULL)
+		json_add_string(host, "node", self->name);
 	json_add_string(host, "stateDir", config->state_dir);
 	json_add_string(host, "runDir", config->run_dir);
 	json_add_string(host, "microvmsDir", config->microvms_dir);

@@ -32,6 +32,11 @@ static void end_refuse(struct guest_end *end, struct blix_error *err)
 {
 	struct stream *stream = end->stream;
 
+	if (strcmp(err->reason, "no-agent") == 0)
+		blix_hint(err,
+		          "'blix vm console %s' needs none, nor does 'blix vm ssh %s' where the "
+		          "guest has a vsock",
+		          end->name, end->name);
 	/* The host knows better than a state that lags behind; only the phase is the state's. */
 	if (strcmp(err->reason, "not-running") != 0 || !stream_is_down(end->daemon, end->name, err))
 		(void)blix_wrap(err, "vm %s", end->name);

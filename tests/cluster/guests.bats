@@ -20,6 +20,7 @@ setup() {
 teardown() {
 	[ -z "$TMUX_SERVER" ] || tmux -S "$TMUX_SERVER" kill-server 2>/dev/null || true
 	servers_teardown
+	[ -z "${NET:-}" ] || ip netns del "$NET" 2>/dev/null || true
 }
 
 has_agent() { on "$1" vm exec "$2" -- true 2>/dev/null; }
@@ -339,5 +340,99 @@ all_gone() { [ -z "$(on "$1" vm list -o name)" ] && [ -z "$(remains)" ]; }
 	PIDS[9]=
 	[ "$status" = 69 ]
 	all_gone 1
+	server_stop 1
+}
+
+# A stand-in for ssh that notes its arguments, one a line, and ends with 7.
+fake_ssh() {
+	mkdir -p "$T/ssh-bin"
+	printf '#!/bin/sh\nprintf "%%s\\n" "$@" >"%s/argv"\nexit 7\n' "$T" >"$T/ssh-bin/ssh"
+	chmod +x "$T/ssh-bin/ssh"
+	PATH=$T/ssh-bin:$PATH
+}
+
+ssh_there() { run --separate-stderr on 1 vm ssh "$@"; }
+
+# ssh_had WORD...: what the last ssh was given
+ssh_had() { diff "$T/argv" <(printf '%s\n' "$@"); }
+
+@test "vm ssh: to the address that the agent tells, with ssh's own arguments and exit code" {
+	NET=blixssh-$$
+	[ "$(id -u)" -eq 0 ] && [ -c /dev/net/tun ] && ip netns add "$NET" ||
+		skip "taps: needs root, network namespaces and /dev/net/tun"
+	ip -n "$NET" tuntap add name guest0 mode tap
+	ip -n "$NET" address add 192.0.2.77/24 dev guest0
+	INSIDE=(ip netns exec "$NET")
+	cluster_up 2
+	guest_vm 1 2 web
+	fake_ssh
+	ssh_there web
+	[ "$status" = 7 ]
+	ssh_had 192.0.2.77 -l root
+	ssh_there web -- -p 2222 ls -l
+	ssh_had 192.0.2.77 -l root -p 2222 ls -l
+	ssh_there web -- -A -lme id
+	ssh_had 192.0.2.77 -l me -A -lme id
+	ssh_there web -- -o 'User=you' -- id
+	ssh_had 192.0.2.77 -l you -o User=you -- id
+	server_stop 1 2
+}
+
+@test "vm ssh: by the vsock of a VM of this node, which asks no agent" {
+	local from=$FAKE
+	FAKE=$T/fake
+	mkdir -p "$FAKE/store/bin" "$FAKE/store/share/microvm"
+	cp "$from/nix" "$from/microvm" "$FAKE"
+	echo 42 >"$FAKE/store/share/microvm/vsock-cid"
+	# As a hypervisor is called by its runner, by which `microvm -s` knows that it runs.
+	printf '#!/bin/bash\nexec -a "microvm@${PWD##*/}" "%s/runner"\n' "$from" >"$FAKE/store/bin/microvm-run"
+	chmod +x "$FAKE/store/bin/microvm-run"
+	configure 2 ".microvm = \"$T/microvm\""
+	# The stand-in for microvm builds and runs; logging in is the real script's.
+	printf '#!/bin/sh\n[ "$1" != -s ] || exec "%s" "$@"\nexec "%s/microvm" "$@"\n' \
+		"$BATS_TEST_DIRNAME/../../scripts/microvm" "$FAKE" >"$T/microvm"
+	chmod +x "$T/microvm"
+	server_start 1 2
+	until_true agree 1 2
+	until_true nodes_are_ready 1 2
+	on 1 vm create web --flake "$BASE#demo" --node n1 2>/dev/null
+	fake_ssh
+	ln -sfn "$FAKE/store" "$T/n1/microvms/web/booted"
+	ssh_there web -- uptime
+	[ "$status" = 7 ]
+	ssh_had vsock/42 -l root uptime
+	# From another node it is a number of a host that this is not.
+	run --separate-stderr on 2 vm ssh web
+	[ "$status" = 5 ]
+	server_stop 1 2
+}
+
+@test "vm ssh and vm exec: a guest without an agent, a VM that does not run, a host without ssh" {
+	cluster_up 1
+	on 1 vm create mute --flake "$BASE#demo" 2>/dev/null
+	ssh_there mute
+	[ "$status" = 5 ]
+	[ "${stderr_lines[0]}" = "blix: vm mute: no agent in the guest tells its address, and it has no vsock here that ssh could use" ]
+	[[ ${stderr_lines[1]} == "hint: "*"blix vm console mute"*"blix vm exec"*"--ready agent"* ]]
+	for verb in "exec mute -- true" "cp $T/n1/blix.json mute:/tmp"; do
+		# shellcheck disable=SC2086 # words
+		run --separate-stderr on 1 vm $verb
+		[[ ${stderr_lines[0]} == *": no agent answers in the guest" ]]
+		[[ ${stderr_lines[1]} == "hint: 'blix vm console mute'"*"'blix vm ssh mute'"* ]]
+	done
+	on 1 vm stop mute --force 2>/dev/null
+	ssh_there mute
+	[ "$status" = 5 ]
+	[ "${stderr_lines[0]}" = "blix: vm mute: it is Stopped, not Running" ]
+	[ "${stderr_lines[1]}" = "hint: 'blix vm start mute' starts it" ]
+	ssh_there none
+	[ "$status" = 3 ]
+	guest_vm 1 1 web
+	if [ "$(on 1 vm show web -o json | jq '.status.agent.addresses | length')" -gt 0 ]; then
+		run --separate-stderr env PATH="$T" "$(command -v blix)" --endpoint "unix:$T/n1/sock" vm ssh web
+		[ "$status" = 1 ]
+		[ "${stderr_lines[0]}" = "blix: vm web: ssh cannot be run: No such file or directory" ]
+		[[ ${stderr_lines[1]} == *"'blix vm exec web -- COMMAND' needs none" ]]
+	fi
 	server_stop 1
 }

@@ -7,6 +7,8 @@ load host.bash
 
 setup_file() {
 	host_stage 3m
+	sed -i 's|^        demo = .*|&\n        net = system "demo" [ { microvm.interfaces = [ { type = "user"; id = "net0"; mac = "02:00:00:00:00:05"; } ]; } ];|' \
+		"$work/guest/flake.nix"
 	host_start
 	blix vm create web --flake "$work/guest#demo" --memory 256MiB --ready agent
 }
@@ -47,6 +49,16 @@ teardown() {
 	blix vm cp web:/mnt/big "$work/back"
 	[ "$(sha256sum <"$work/back")" = "$sum" ]
 	blix vm exec web -- umount /mnt
+}
+
+@test "ssh goes to the address that the guest's DHCP gave" {
+	mkdir -p ssh-bin
+	printf '#!/bin/sh\necho "ssh $*"\nexit 7\n' >ssh-bin/ssh
+	chmod +x ssh-bin/ssh
+	blix vm create net --flake "$work/guest#net" --ready agent
+	until_true eval 'PATH=$work/ssh-bin:$PATH blix vm ssh net -- uptime >out 2>err; [ "$?" = 7 ]'
+	[ "$(cat out)" = 'ssh 10.0.2.15 -l root uptime' ] # as QEMU's own network has it
+	blix vm delete net
 }
 
 @test "a terminal in a real guest, and logs -f that ends with it" {
