@@ -4,6 +4,7 @@
 #include "node/stream.h"
 
 #include "base/alloc.h"
+#include "exec/stray.h"
 #include "sys/clock.h"
 #include "sys/file.h"
 #include "sys/log.h"
@@ -271,6 +272,21 @@ static int take_lock(struct daemon *d, struct blix_error *err)
 	return rc;
 }
 
+/* What a killed blixd had started has lost its deadline: it ends before anything begins that might
+ * do the same beside it. What does not even die is left behind with a word. */
+static void end_strays(const struct daemon *d)
+{
+	struct blix_error err;
+	unsigned n = 0;
+	int rc = strays_end(d->config->state_dir, &n, &err);
+
+	if (n > 0)
+		log_event(LOG_NOTICE, "node.strays.ended", "node=%s processes=%u", d->config->name,
+		          n);
+	if (rc < 0)
+		log_error(LOG_WARNING, "node.strays.failed", &err, "node=%s", d->config->name);
+}
+
 int daemon_start(struct daemon *d, struct blix_error *err)
 {
 	struct blix_error ignored;
@@ -280,6 +296,7 @@ int daemon_start(struct daemon *d, struct blix_error *err)
 		blix_hint(err, "another blixd uses this state directory");
 		return rc;
 	}
+	end_strays(d);
 	if ((rc = supervisor_choose(d->config, &d->supervisor, err)) < 0)
 		return rc;
 	xreplace(&d->facts.supervision, d->supervisor->name);

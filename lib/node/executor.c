@@ -294,7 +294,7 @@ static void host_fill(struct node_executor *e)
 	                                .single_user = microvm_single_user()};
 }
 
-/* What the last process left half-done goes; its children ended with their own deadlines. */
+/* What the last process left half-done goes; its children were ended before (exec/stray.h). */
 static int host_prepare(const struct node_executor *e, struct blix_error *err)
 {
 	int rc = file_remove_tree(e->tmp, err);

@@ -6,6 +6,7 @@
 #include "node/executor_internal.h"
 
 #include "base/alloc.h"
+#include "exec/stray.h"
 #include "microvm/nix_error.h"
 #include "sys/clock.h"
 #include "sys/file.h"
@@ -65,11 +66,14 @@ void job_fail(struct job *job, bool final)
 
 int job_make_tmp(struct job *job)
 {
+	cleanup(freep) char *mark = NULL;
 	char *path;
 
 	if (job->tmp[0] != '\0')
 		return 0;
-	path = xasprintf("%s/XXXXXX", job->e->tmp);
+	if (stray_name(job->e->host.state_dir, &mark, &job->err) < 0)
+		return -(int)job->err.code;
+	path = xasprintf("%s/%s.XXXXXX", job->e->tmp, mark);
 	if (mkdtemp(path) == NULL) {
 		int rc = blix_fail_sys(&job->err, errno, "make a directory in %s", job->e->tmp);
 
@@ -98,8 +102,8 @@ static void program_missing(struct job *job)
 	                     "configuration");
 }
 
-void job_spawn(struct job *job, struct argv *argv, uint64_t deadline_ms,
-               void (*next)(struct job *job, struct child_result *result))
+static void spawn(struct job *job, struct argv *argv, bool outlives, uint64_t deadline_ms,
+                  void (*next)(struct job *job, struct child_result *result))
 {
 	const struct node_executor *e = job->e;
 	struct argv env = ARGV_EMPTY;
@@ -110,8 +114,10 @@ void job_spawn(struct job *job, struct argv *argv, uint64_t deadline_ms,
 
 	if (job->cancelled)
 		rc = blix_fail(&job->err, BLIX_E_REFUSED, "cancelled");
-	microvm_env(&e->host, job->tmp[0] != '\0' ? job->tmp : NULL,
+	microvm_env(&e->host, job->tmp[0] != '\0' && !outlives ? job->tmp : NULL,
 	            e->config.accel != NULL ? e->config.accel(e->config.data) : "", &env);
+	if (!outlives)
+		stray_mark(e->host.state_dir, &env);
 	job->next = next;
 	if (rc == 0)
 		rc = child_start(e->config.loop, &options, on_child, job, &job->child, &job->err);
@@ -122,6 +128,18 @@ void job_spawn(struct job *job, struct argv *argv, uint64_t deadline_ms,
 		program_missing(job);
 	if (rc < 0)
 		job_fail(job, missing);
+}
+
+void job_spawn(struct job *job, struct argv *argv, uint64_t deadline_ms,
+               void (*next)(struct job *job, struct child_result *result))
+{
+	spawn(job, argv, false, deadline_ms, next);
+}
+
+void job_spawn_keeper(struct job *job, struct argv *argv, uint64_t deadline_ms,
+                      void (*next)(struct job *job, struct child_result *result))
+{
+	spawn(job, argv, true, deadline_ms, next);
 }
 
 void job_cancel(struct job *job)

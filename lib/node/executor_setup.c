@@ -133,7 +133,8 @@ static void run_step(struct job *job, char *program,
 	struct argv argv = ARGV_EMPTY;
 
 	argv_push(&argv, program);
-	job_spawn(job, &argv, STEP_DEADLINE_MS, next);
+	/* What a host's own script leaves running for its VM is the VM's, not ours. */
+	job_spawn_keeper(job, &argv, STEP_DEADLINE_MS, next);
 }
 
 /* What went up comes down, then the host is looked at: the error stays the job's. */
@@ -278,7 +279,7 @@ static void virtiofsd_up(struct job *job, const char *program)
 	argv_pushf(&argv, "--chdir=%s", dir);
 	argv_push(&argv, "--");
 	argv_push(&argv, program);
-	job_spawn(job, &argv, STEP_DEADLINE_MS, on_virtiofsd);
+	job_spawn_keeper(job, &argv, STEP_DEADLINE_MS, on_virtiofsd);
 }
 
 static void up_next(struct job *job)

@@ -6,6 +6,7 @@
 #include "base/parse.h"
 #include "base/version.h"
 #include "exec/child.h"
+#include "exec/stray.h"
 #include "sys/clock.h"
 #include "sys/file.h"
 #include "sys/log.h"
@@ -125,6 +126,7 @@ int probe_start(uv_loop_t *loop, const struct config *config,
 
 	for (size_t i = 0; i < array_size(words); i++)
 		argv_push(&argv, words[i]);
+	stray_mark(config->state_dir, &env);
 	*probe = (struct probe){.cb = cb, .data = data};
 	rc = child_start(loop,
 	                 &(struct child_options){.argv = &argv,

@@ -43,7 +43,7 @@ static void start(struct job *job)
 	struct argv argv = ARGV_EMPTY;
 
 	microvm_argv_start(&job->e->host, job->vm->name, job->vm->uid, job->vm->epoch, &argv);
-	job_spawn(job, &argv, SHIM_DEADLINE_MS, on_shim);
+	job_spawn_keeper(job, &argv, SHIM_DEADLINE_MS, on_shim);
 }
 
 /* The group below the shim's: the shim stays and tells how it ended. */

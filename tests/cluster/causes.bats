@@ -84,13 +84,17 @@ is_lost() {
 	echo hang >"$T/n$other/microvms/.fake/web"
 	on "$leader" vm create web --flake "$BASE#demo" --node "n$other" --no-wait
 	until_true other_node_builds "$leader" "$other"
+	local left
+	left=$(pgrep -f "$T/n$other/state/vms/web/flake")
 	server_kill "$other"
-	kill -9 "$(pgrep -f "$T/n$other/state/vms/web/flake")" # what it had started outlives it
+	[ "$(pgrep -f "$T/n$other/state/vms/web/flake")" = "$left" ] # what it had started outlives it
 	until_true is_lost "$leader"
 	on "$leader" vm why web | grep -qE '^ *node-offline +node: n'
 	echo ok >"$T/n$other/microvms/.fake/web"
 	server_start "$other"
+	until_true ended "$left"
 	until_true running_on "$leader" "$other"
+	grep -q 'node.strays.ended node=n'"$other"' processes=1' "$T/n$other/log"
 	[ "$(vm_processes_alive | wc -l)" = 2 ] # the runner and its shim
 }
 

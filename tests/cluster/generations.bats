@@ -245,9 +245,12 @@ left_build() { # NAME: the build that a killed daemon left
 	on 1 vm update web --flake "$(base 2)" --no-wait
 	until_true has build get web .status.update.step
 	server_kill 1
-	kill "$(left_build web)" # as its deadline would
+	local left
+	left=$(left_build web)
+	[ -d "/proc/$left" ]
 	mode web ok
 	server_start 1
+	until_true ended "$left"
 	until_true agree 1
 	until_true has updated get web .status.update.outcome
 	has '2 2 2' numbers web

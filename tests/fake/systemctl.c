@@ -145,6 +145,7 @@ static int start(int argc, char **argv)
 		char *words[] = {(char[]){"microvm-run"}, NULL};
 
 		(void)setsid();
+		(void)unsetenv("BLIX_CHILD_OF"); /* a unit inherits nothing of whoever asked */
 		(void)dup2(out, 1);
 		(void)dup2(out, 2);
 		if (chdir(dir) == 0)

@@ -1,6 +1,8 @@
 /* lib/exec: what a child sees, what is kept of it, and that it always ends with one result. */
 #include "base/alloc.h"
 #include "exec/child.h"
+#include "exec/stray.h"
+#include "sys/process.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -285,6 +287,102 @@ static void many_children_leak_nothing(void **state)
 	run_done(&run);
 }
 
+static bool lives(long pid)
+{
+	uint64_t ticks = 0;
+
+	return process_start_time((pid_t)pid, &ticks, NULL) == 0;
+}
+
+/* What a child leaves: a process in a session of its own, which has one below it, and another. */
+static void stray_start(const char *dir, long pids[2])
+{
+	struct run run;
+	char *rest;
+
+	run_init(&run, "(exec setsid sh -c 'exec >&- 2>&-; sleep 1000 & wait') & echo $!; "
+	               "(exec >&- 2>&-; exec sleep 1000) & echo $!");
+	if (dir != NULL)
+		stray_mark(dir, &run.env);
+	(void)run_start(&run);
+	run_all(&run);
+	pids[0] = strtol(run.result.out.data, &rest, 10);
+	pids[1] = strtol(rest, NULL, 10);
+	assert_true(pids[0] > 1 && pids[1] > 1);
+	run_done(&run);
+}
+
+/* As Nix starts a builder: with nothing but a folder in the TMPDIR that it was given. */
+static pid_t builder_start(const char *dir, const char *tail)
+{
+	cleanup(freep) char *mark = NULL;
+	cleanup(freep) char *word = NULL;
+	pid_t pid;
+
+	assert_int_equal(stray_name(dir, &mark, NULL), 0);
+	word = xasprintf("TMPDIR=/somewhere/tmp/%s%s", mark, tail);
+	pid = fork();
+	if (pid == 0) {
+		execl("/usr/bin/env", "env", "-i", word, "/bin/sleep", "1000", NULL);
+		_exit(127);
+	}
+	assert_true(pid > 0);
+	return pid;
+}
+
+static void builders_are_ended(void **state)
+{
+	char mine[] = "/tmp/blix.XXXXXX";
+	pid_t builder, longer;
+	unsigned n = 0;
+	int status = 0;
+
+	(void)state;
+	assert_non_null(mkdtemp(mine));
+	builder = builder_start(mine, ".xQ2p9a/nix-build-web.drv-0");
+	longer = builder_start(mine, "7/nix-build-web.drv-0"); /* of another directory */
+	while (n == 0)
+		assert_int_equal(strays_end(mine, &n, NULL), 0);
+	assert_int_equal(waitpid(builder, &status, 0), builder);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	assert_int_equal(waitpid(longer, &status, WNOHANG), 0);
+	assert_int_equal(kill(longer, SIGKILL), 0);
+	assert_int_equal(waitpid(longer, &status, 0), longer);
+	assert_int_equal(rmdir(mine), 0);
+}
+
+static void strays_are_ended(void **state)
+{
+	char mine[] = "/tmp/blix.XXXXXX", others[] = "/tmp/blix.XXXXXX";
+	cleanup(freep) char *same = NULL;
+	long left[2], foreign[2], plain[2];
+	unsigned n = 0;
+
+	(void)state;
+	assert_non_null(mkdtemp(mine));
+	assert_non_null(mkdtemp(others));
+	same = xasprintf("%s/../%s", mine, strrchr(mine, '/') + 1);
+	stray_start(mine, left);
+	stray_start(others, foreign);
+	stray_start(NULL, plain);
+	assert_int_equal(strays_end(same, &n, NULL), 0);
+	assert_true(n >= 2); /* and the sleep below the session, if it was there yet */
+	for (unsigned i = 0; i < 2; i++) {
+		assert_false(lives(left[i]));
+		assert_true(lives(foreign[i]));
+		assert_true(lives(plain[i]));
+	}
+	assert_int_equal(strays_end(mine, &n, NULL), 0);
+	assert_int_equal(n, 0);
+	assert_int_equal(strays_end(others, &n, NULL), 0);
+	assert_true(n >= 2);
+	assert_int_equal(kill((pid_t)-plain[0], SIGKILL), 0);
+	assert_int_equal(kill((pid_t)plain[1], SIGKILL), 0);
+	assert_int_equal(rmdir(mine), 0);
+	assert_int_equal(rmdir(others), 0);
+	assert_int_equal(strays_end(mine, &n, NULL), -BLIX_E_NOTFOUND);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -297,6 +395,8 @@ int main(void)
 		cmocka_unit_test(cancelling),
 		cmocka_unit_test(failures_to_start),
 		cmocka_unit_test(many_children_leak_nothing),
+		cmocka_unit_test(strays_are_ended),
+		cmocka_unit_test(builders_are_ended),
 	};
 
 	return cmocka_run_group_tests_name("exec", tests, NULL, NULL);
