@@ -8,6 +8,7 @@
 #include "base/parse.h"
 #include "base/version.h"
 #include "client/client.h"
+#include "microvm/runner_links.h"
 #include "node/executor.h"
 #include "sys/cgroup.h"
 #include "sys/file.h"
@@ -16,6 +17,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <string.h>
 
 #define DAEMON_MS 5000
 
@@ -129,23 +131,24 @@ static void own_directory(struct doctor *d, const char *dir, const char *name)
 	leftover(d, "directory", path);
 }
 
-static void each_tap(struct doctor *d, const char *path)
+static void each_link(struct doctor *d, const char *path)
 {
-	cleanup(freep) char *file = xasprintf("%s/current/share/microvm/tap-interfaces", path);
-	cleanup(buf_done) struct buf text;
+	cleanup(freep) char *runner = xasprintf("%s/current", path);
+	cleanup(buf_done) struct buf names;
+	char *rest;
+	const char *name;
 
-	buf_init(&text, 4096);
-	if (file_read(file, &text, NULL) < 0 || text.data == NULL)
-		return;
-	for (const char *p = text.data; *p != '\0';) {
-		size_t n = strcspn(p, "\n");
-		cleanup(freep) char *device = xasprintf("/sys/class/net/%.*s", (int)n, p);
-		cleanup(freep) char *fix = xasprintf("ip link delete %.*s", (int)n, p);
+	buf_init(&names, LIMIT_FILE);
+	(void)runner_links(runner, RUNNER_TAPS, &names);
+	(void)runner_links(runner, RUNNER_MACVTAPS, &names);
+	rest = names.data;
+	while ((name = strsep(&rest, "\n")) != NULL) {
+		cleanup(freep) char *device = xasprintf("/sys/class/net/%s", name);
+		cleanup(freep) char *fix = xasprintf("ip link delete %s", name);
 
-		if (n > 0 && memchr(p, '/', n) == NULL && file_exists(device))
-			doctor_add(d, FINDING_WARN, fix, "tap %.*s belongs to no VM of the cluster",
-			           (int)n, p);
-		p += n + (p[n] == '\n');
+		if (name[0] != '\0' && file_exists(device))
+			doctor_add(d, FINDING_WARN, fix, "link %s belongs to no VM of the cluster",
+			           name);
 	}
 }
 
@@ -165,7 +168,7 @@ static void vm_directory(struct doctor *d, const char *dir, const char *name)
 	    json_get_string(root, "cluster", &cluster, NULL) < 0 || cluster == NULL ||
 	    strcmp(cluster, ours) != 0)
 		return;
-	each_tap(d, path);
+	each_link(d, path);
 	leftover(d, "VM directory", path);
 }
 

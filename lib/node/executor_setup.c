@@ -7,13 +7,15 @@
  * Down, in reverse: virtiofsd ends, macvtap-down, tap-down, the control group and `booted` go, last
  * the folder. A step that fails on the way up is taken down with those before it; on the way down
  * it fails the action, which the machine tries again before it tells that the VM has ended. A
- * tap-down that complains of taps which are not there has done its work.
+ * tap-down or macvtap-down that complains of links which are not there has done its work: a macvtap
+ * goes with its lower link.
  */
 #include "node/executor_internal.h"
 
 #include "base/alloc.h"
 #include "base/json.h"
 #include "microvm/nix_error.h"
+#include "microvm/runner_links.h"
 #include "sys/cgroup.h"
 #include "sys/clock.h"
 #include "sys/crash.h"
@@ -35,9 +37,10 @@
 
 static const struct step {
 	const char *up, *down, *reason;
-} steps[] = {{"tap-up", "tap-down", "tap-up-failed"},
-             {"macvtap-up", "macvtap-down", "macvtap-up-failed"},
-             {"pci-setup", NULL, "pci-setup-failed"}}; /* upstream gives no device back */
+	const char *links; /* the runner's list of what it makes */
+} steps[] = {{"tap-up", "tap-down", "tap-up-failed", RUNNER_TAPS},
+             {"macvtap-up", "macvtap-down", "macvtap-up-failed", RUNNER_MACVTAPS},
+             {"pci-setup", NULL, "pci-setup-failed", NULL}}; /* upstream gives no device back */
 
 static void up_next(struct job *job);
 static void down_next(struct job *job);
@@ -205,7 +208,7 @@ static bool is_socket(const char *path)
 	return lstat(path, &st) == 0 && S_ISSOCK(st.st_mode);
 }
 
-/* One of an earlier run would be taken for the new one's. */
+/* virtiofsd leaves them behind, and one of an earlier run would be taken for the new one's. */
 static bool remove_socket(const char *path)
 {
 	if (is_socket(path))
@@ -314,22 +317,23 @@ void setup_begin(struct job *job, void (*then)(struct job *job))
 		then(job);
 }
 
-/* None of the taps that the runner names is there. */
-static bool taps_are_gone(const struct job *job)
+/* None of the links that the runner lists is there. */
+static bool links_are_gone(const struct job *job, const char *list)
 {
-	cleanup(freep) char *dir = host_dir(job->e, job->vm->name);
-	cleanup(freep) char *path = xasprintf("%s/booted/share/microvm/tap-interfaces", dir);
-	cleanup(buf_done) struct buf text;
-	char *rest, *name;
+	cleanup(freep) char *runner =
+		xasprintf("%s/%s/booted", job->e->host.microvms_dir, job->vm->name);
+	cleanup(buf_done) struct buf names;
+	char *rest;
+	const char *name;
 
-	buf_init(&text, LIMIT_FILE);
-	if (file_read(path, &text, NULL) < 0 || text.data == NULL)
+	buf_init(&names, LIMIT_FILE);
+	if (!runner_links(runner, list, &names))
 		return false;
-	rest = text.data;
+	rest = names.data;
 	while ((name = strsep(&rest, "\n")) != NULL) {
 		cleanup(freep) char *link = xasprintf("/sys/class/net/%s", name);
 
-		if (name[0] != '\0' && strchr(name, '/') == NULL && file_exists(link))
+		if (name[0] != '\0' && file_exists(link))
 			return false;
 	}
 	return true;
@@ -338,11 +342,10 @@ static bool taps_are_gone(const struct job *job)
 static void on_step_down(struct job *job, struct child_result *result)
 {
 	const struct step *step = &steps[array_size(steps) - 1 - job->setup_at];
-	bool taps = strcmp(step->down, "tap-down") == 0;
 	char how[64];
 
 	crash_point("setup.step-down");
-	if (child_ok(result) || (taps && taps_are_gone(job))) {
+	if (child_ok(result) || links_are_gone(job, step->links)) {
 		unmark(job, step->up);
 	} else if (job->err.code == BLIX_OK) {
 		child_describe(result, how, sizeof(how));
@@ -429,6 +432,7 @@ static void virtiofsd_down(struct job *job)
 	if (shim < 0 && program < 0 && (inner == NULL || !cgroup_populated(inner))) {
 		if (own != NULL)
 			(void)cgroup_remove(own, NULL);
+		(void)each_socket(job, remove_socket);
 		(void)file_remove_tree(dir, NULL);
 		unmark(job, "virtiofsd-run");
 		crash_point("setup.virtiofsd-down");

@@ -10,6 +10,7 @@
 #include "base/buf.h"
 #include "base/limits.h"
 #include "base/parse.h"
+#include "microvm/runner_links.h"
 #include "sys/clock.h"
 #include "sys/file.h"
 
@@ -167,31 +168,14 @@ static void find_cgroup(struct usage_reader *r, const struct usage_roots *roots,
 	}
 }
 
-/* tap-interfaces holds a name a line, macvtap-interfaces "ID MAC LINK MODE". */
 static char *find_taps(const char *runner)
 {
-	static const char *const files[] = {"tap-interfaces", "macvtap-interfaces"};
-	struct buf names;
-	char *taken;
+	cleanup(buf_done) struct buf names;
 
 	buf_init(&names, TEXT_MAX);
-	for (size_t i = 0; i < array_size(files); i++) {
-		cleanup(closep) int fd = open_under(runner, "share/microvm", files[i]);
-		char text[TEXT_MAX];
-
-		if (!read_again(fd, text))
-			continue;
-		for (const char *p = text; *p != '\0';) {
-			size_t n = strcspn(p, "\n"), word = strcspn(p, " \t\n");
-
-			if (word > 0)
-				(void)buf_printf(&names, "%.*s\n", (int)word, p);
-			p += n + (p[n] == '\n');
-		}
-	}
-	taken = xstrdup(names.data != NULL ? names.data : "");
-	buf_done(&names);
-	return taken;
+	(void)runner_links(runner, RUNNER_TAPS, &names);
+	(void)runner_links(runner, RUNNER_MACVTAPS, &names);
+	return xstrdup(names.data != NULL ? names.data : "");
 }
 
 struct usage_reader *usage_reader_open(const struct usage_roots *roots, uint64_t pid,

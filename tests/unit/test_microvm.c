@@ -5,6 +5,7 @@
 #include "microvm/command_line.h"
 #include "microvm/nix_error.h"
 #include "microvm/nix_json.h"
+#include "microvm/runner_links.h"
 #include "microvm/status.h"
 #include "microvm/unit.h"
 #include "microvm/wrapper.h"
@@ -441,6 +442,31 @@ static void unit_answers(void **state)
 	assert_false(unit_path_is_plain("relative"));
 }
 
+/* The lists are of a guest's author, and the names become paths. */
+static void links(void **state)
+{
+	static const char taps[] = "t0\n\n../../etc\n.\na/b\n  t1\nt2",
+			  macvtaps[] = "m0 02:00:00:00:00:01 eth0 bridge\n";
+	char dir[] = "/tmp/blix.XXXXXX";
+	cleanup(freep) char *share = NULL, *tap = NULL, *macvtap = NULL;
+	cleanup(buf_done) struct buf names;
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	share = xasprintf("%s/share/microvm", dir);
+	tap = xasprintf("%s/tap-interfaces", share);
+	macvtap = xasprintf("%s/macvtap-interfaces", share);
+	buf_init(&names, 256);
+	assert_false(runner_links(dir, RUNNER_TAPS, &names));
+	assert_int_equal(file_make_dirs(share, 0755, NULL), 0);
+	assert_int_equal(file_put(tap, taps, strlen(taps), 0644, NULL), 0);
+	assert_int_equal(file_put(macvtap, macvtaps, strlen(macvtaps), 0644, NULL), 0);
+	assert_true(runner_links(dir, RUNNER_TAPS, &names));
+	assert_true(runner_links(dir, RUNNER_MACVTAPS, &names));
+	assert_string_equal(names.data, "t0\nt2\nm0\n");
+	assert_int_equal(file_remove_tree(dir, NULL), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -449,7 +475,7 @@ int main(void)
 		cmocka_unit_test(wrapper_files), cmocka_unit_test(versions),
 		cmocka_unit_test(metadata),      cmocka_unit_test(resolved),
 		cmocka_unit_test(explained),     cmocka_unit_test(long_logs),
-		cmocka_unit_test(statuses),
+		cmocka_unit_test(statuses),      cmocka_unit_test(links),
 	};
 
 	return cmocka_run_group_tests_name("microvm", tests, NULL, NULL);
