@@ -86,13 +86,14 @@
       checked = hostName: m:
         let
           refuse = reason: throw "guest ${hostName}: ${reason}";
-          strange = filter (one: !(elem one.type [ "user" "tap" ])) m.interfaces;
+          strange = filter (one: !(elem one.type [ "user" "tap" "macvtap" ])) m.interfaces;
         in
         if m.hypervisor != "qemu" then refuse "microvm.hypervisor = ${m.hypervisor}: only qemu runs this guest"
         else if m.mem < 96 then refuse "microvm.mem = ${toString m.mem}: Debian's kernel needs 96 MiB or more"
         else if m.devices != [ ] then refuse "microvm.devices: the microvm machine has no bus to pass a device to"
-        else if strange != [ ] then refuse "microvm.interfaces: type ${(head strange).type} is neither user nor tap"
+        else if strange != [ ] then refuse "microvm.interfaces: type ${(head strange).type} is none of user, tap, macvtap"
         else if any (one: one.proto or "virtiofs" != "virtiofs") m.shares then refuse "microvm.shares: this kernel has virtiofs only"
+        else if any (one: one.readOnly or false) m.shares then refuse "microvm.shares: Debian 12's virtiofsd knows no readOnly"
         else m;
 
       # --- derivations ---
@@ -132,37 +133,57 @@
         ++ [ "}" ]
       );
 
-      tapUp = taps: lines ([ "#!/bin/sh" "set -e" ] ++ concatMap (tap: [
-        "if [ -e /sys/class/net/${tap.id} ]; then ip link delete ${quote tap.id}; fi"
-        "ip tuntap add name ${quote tap.id} mode tap $(id -u microvm >/dev/null 2>&1 && echo user microvm) vnet_hdr"
-        "ip link set ${quote tap.id} up"
-      ]) taps);
-      tapDown = taps: lines ([ "#!/bin/sh" ] ++ map (tap: "ip link delete ${quote tap.id}") taps);
+      # Up: what an earlier run left goes first. Both kinds belong to the user that runs QEMU, where it is not root.
+      linksUp = links: add: lines ([ "#!/bin/bash" "set -e" ] ++ concatMap (one: [
+        "if [ -e /sys/class/net/${one.id} ]; then ip link delete ${quote one.id}; fi"
+      ] ++ add one ++ [
+        "ip link set ${quote one.id} up"
+      ]) links);
+      tapUp = one: [
+        "ip tuntap add name ${quote one.id} mode tap $(id -u microvm >/dev/null 2>&1 && echo user microvm) vnet_hdr"
+      ];
+      macvtapUp = one: [
+        "ip link add link ${quote one.macvtap.link} name ${quote one.id} address ${quote one.mac} type macvtap mode ${quote one.macvtap.mode}"
+        "if id -u microvm >/dev/null 2>&1; then chown microvm /dev/tap$(</sys/class/net/${one.id}/ifindex); fi"
+      ];
+      linksDown = links: lines ([ "#!/bin/sh" ] ++ map (one: "ip link delete ${quote one.id}") links);
 
-      # Every virtiofsd in one process group: the first to end, or a signal, takes the others along.
+      # One virtiofsd for each share: the first to end, or a signal, takes the others along.
       virtiofsd = hostName: shares: lines (
         [
           "#!/bin/bash"
-          "for daemon in /usr/libexec/virtiofsd /usr/lib/qemu/virtiofsd; do [ -x $daemon ] && break; done"
+          "for daemon in /usr/libexec/virtiofsd /usr/lib/qemu/virtiofsd ''; do [ ! -x \"$daemon\" ] || break; done"
+          "[ -n \"$daemon\" ] || { echo 'virtiofsd is missing; apt-get install virtiofsd, on Debian 12 qemu-system-common' >&2; exit 1; }"
           "trap 'kill $(jobs -p) 2>/dev/null' EXIT"
         ]
-        ++ map (one: "$daemon --socket-path=${quote (shareSocket hostName one)} -o source=${quote one.source} &") shares
-        ++ [ "wait -n" ]
+        ++ map (one: "\"$daemon\" --socket-path=${quote (shareSocket hostName one)} -o source=${quote one.source} &") shares
+        ++ [
+          "if [ -n \"\${NOTIFY_SOCKET-}\" ]; then"
+          "\tuntil [ -S ${concatStringsSep " ] && [ -S " (map (one: quote (shareSocket hostName one)) shares)} ]; do sleep 0.02; done"
+          "\tsystemd-notify --ready"
+          "fi"
+          "wait -n"
+        ]
       );
 
       runner = kind: hostName: m: toplevel:
         let
-          taps = filter (one: one.type == "tap") m.interfaces;
+          ofType = type: filter (one: one.type == type) m.interfaces;
+          taps = ofType "tap";
+          macvtaps = ofType "macvtap";
           executable = name: "chmod 755 $out/bin/${name}";
           file = name: variable: "printf %s \"\$${variable}\" > $out/${name}";
         in
         build "microvm-qemu-${hostName}" {
           run = if kind == "exits" then readFile ./exits else settings kind hostName m + readFile ./microvm-run;
           qmp = "#!/usr/bin/perl\nmy $path = ${quote m.socket};\n" + readFile ./microvm-qmp;
-          up = tapUp taps;
-          down = tapDown taps;
+          up = linksUp taps tapUp;
+          down = linksDown taps;
+          macUp = linksUp macvtaps macvtapUp;
+          macDown = linksDown macvtaps;
           daemons = virtiofsd hostName m.shares;
           tapInterfaces = concatMapLines (one: one.id) taps;
+          macvtapInterfaces = concatMapLines (one: "${one.id} ${one.mac} ${one.macvtap.link} ${one.macvtap.mode}") macvtaps;
           inherit toplevel;
         } (lines (
           (if kind == "broken" then [
@@ -183,6 +204,11 @@
             (file "bin/tap-up" "up")
             (file "bin/tap-down" "down")
             (file "share/microvm/tap-interfaces" "tapInterfaces")
+          ])
+          ++ (if macvtaps == [ ] then [ ] else [
+            (file "bin/macvtap-up" "macUp")
+            (file "bin/macvtap-down" "macDown")
+            (file "share/microvm/macvtap-interfaces" "macvtapInterfaces")
           ])
           ++ (if m.shares == [ ] then [ ] else [ (file "bin/virtiofsd-run" "daemons") ])
           ++ concatMap (one: [

@@ -99,13 +99,16 @@ has() { # TEXT
 }
 
 @test "the runner has the layout of the contract" {
-	create shape demo '{"interfaces":[{"type":"tap","id":"t0","mac":"02:00:00:00:00:01"}],"shares":[{"tag":"s","source":"/srv"}]}'
+	create shape demo '{"interfaces":[{"type":"tap","id":"t0","mac":"02:00:00:00:00:01"},
+		{"type":"macvtap","id":"m0","mac":"02:00:00:00:00:02","macvtap":{"link":"eth9","mode":"bridge"}}],
+		"shares":[{"tag":"s","source":"/srv"}]}'
 	cd "$MICROVM_STATE_DIR/shape/current"
 	for name in run shutdown balloon; do [ -x "bin/microvm-$name" ]; done
-	for name in tap-up tap-down virtiofsd-run; do [ -x "bin/$name" ]; done
+	for name in tap-up tap-down macvtap-up macvtap-down virtiofsd-run; do [ -x "bin/$name" ]; done
 	[ "$(cat share/microvm/hypervisor)" = qemu ]
 	[ "$(cat share/microvm/tap-flags)" = vnet_hdr ]
 	[ "$(cat share/microvm/tap-interfaces)" = t0 ]
+	[ "$(cat share/microvm/macvtap-interfaces)" = 'm0 02:00:00:00:00:02 eth9 bridge' ]
 	[ "$(cat share/microvm/virtiofs/s/source)" = /srv ]
 	[ -e share/microvm/system/kernel ]
 	for script in bin/*; do [[ "$(head -n 1 "$script")" == "#!/"*perl ]] || bash -n "$script"; done
@@ -142,6 +145,9 @@ has() { # TEXT
 	run --separate-stderr create fire demo '{"hypervisor":"firecracker"}'
 	[ "$status" -eq 1 ]
 	[[ "$stderr" == *"only qemu runs this guest"* ]]
+	run --separate-stderr create fixed demo '{"shares":[{"tag":"s","source":"/srv","readOnly":true}]}'
+	[ "$status" -eq 1 ]
+	[[ "$stderr" == *"virtiofsd knows no readOnly"* ]]
 }
 
 @test "a build that fails shows its log" {

@@ -12,8 +12,8 @@ host_stage() { # TIMEOUT
 		'{gcrootsDir: $roots, retryMs: 100, nix: {extraConfig: "sandbox = false\nsubstituters ="}}' >"$work/blix.json"
 }
 
-host_start() {
-	"$build/bin/blixd" --dev --state-dir "$work/s" --config "$work/blix.json" --name host \
+host_start() { # COMMAND...: what the daemon is started by, if anything
+	"$@" "$build/bin/blixd" --dev --state-dir "$work/s" --config "$work/blix.json" --name host \
 		</dev/null >>"$work/log" 2>&1 3>&- &
 	echo $! >"$work/pid"
 	await blix vm list
