@@ -94,6 +94,7 @@ static int send_all(struct cli *cli, const struct action *action, const char *co
                     size_t n)
 {
 	cleanup(freep) cJSON **objects = xcalloc(n + 1, sizeof(cJSON *));
+	enum condition condition = action->condition;
 	struct blix_error err;
 	size_t n_objects = 0;
 	int code = 0;
@@ -110,7 +111,10 @@ static int send_all(struct cli *cli, const struct action *action, const char *co
 		if (code == blix_code_info(BLIX_E_UNAVAILABLE)->exit && n_objects == 0)
 			break;
 	}
-	return action_finish(cli, objects, n_objects, action->condition, code);
+	if (action->as_wanted && n_objects > 0 &&
+	    strcmp(text_at(objects[0], "spec.powerState"), "Running") == 0)
+		condition = CONDITION_RUNNING;
+	return action_finish(cli, objects, n_objects, condition, code);
 }
 
 int action_run(struct cli *cli, const struct action *action)

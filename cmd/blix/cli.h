@@ -244,6 +244,7 @@ struct action {
 	const char *path; /* after /v1/vms/NAME, with its query */
 	const cJSON *body;
 	enum condition condition;
+	bool as_wanted; /* wait for Running where the answer says that it is to run */
 };
 /* Sends it for each VM that the command line names, then waits for all. */
 int action_run(struct cli *cli, const struct action *action);

@@ -4,8 +4,11 @@
 int vm_adopt_run(struct cli *cli)
 {
 	cleanup(json_freep) cJSON *body = json_object();
-	struct action action = {
-		.method = "POST", .path = "/adopt", .body = body, .condition = CONDITION_STOPPED};
+	struct action action = {.method = "POST",
+	                        .path = "/adopt",
+	                        .body = body,
+	                        .condition = CONDITION_STOPPED,
+	                        .as_wanted = true};
 	struct blix_error err;
 
 	if (!given(cli, OPTION_NODE)) {

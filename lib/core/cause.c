@@ -55,6 +55,7 @@ static const struct {
 	{"process-unknown", CAUSE_NODE},
 	{"step-unknown", CAUSE_NODE},
 	{"program-missing", CAUSE_NODE},
+	{"foreign-running", CAUSE_NODE},
 	{"foreign-unit", CAUSE_NODE},
 	{"unit-missing", CAUSE_NODE},
 	{"unit-busy", CAUSE_NODE},

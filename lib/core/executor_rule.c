@@ -147,6 +147,19 @@ static void keep_running(struct turn *t, struct executor_vm *vm)
 	hold_or_release(t, vm);
 }
 
+/* Of one that was to be adopted it is known why it was not. */
+static void fail_foreign(struct turn *t, struct executor_vm *vm)
+{
+	bool refused = vm->seen.reason[0] != '\0';
+
+	fail(t, vm, refused ? vm->seen.code : BLIX_E_EXISTS,
+	     refused ? vm->seen.reason : "foreign-directory",
+	     refused ? vm->seen.message
+	             : "a microVM of this name that blix did not make is on the node\n"
+	               "hint: choose another name, or move its directory away",
+	     true);
+}
+
 static void make_running(struct turn *t, struct executor_vm *vm)
 {
 	bool built = vm->seen.directory == DIRECTORY_OURS &&
@@ -158,10 +171,7 @@ static void make_running(struct turn *t, struct executor_vm *vm)
 		report_unknown(t, vm);
 		look_again(t, vm);
 	} else if (vm->seen.directory == DIRECTORY_FOREIGN) {
-		fail(t, vm, BLIX_E_EXISTS, "foreign-directory",
-		     "a microVM of this name that blix did not make is on the node\n"
-		     "hint: choose another name, or move its directory away",
-		     true);
+		fail_foreign(t, vm);
 	} else if (vm->alive || vm->told >= PROGRESS_RUNNING || vm->told == PROGRESS_UNKNOWN) {
 		handle_exit(t, vm);
 	} else if (built) {

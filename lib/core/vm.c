@@ -128,6 +128,8 @@ struct vm_held vm_commits(const struct vm *vm)
 
 bool vm_is_pinned(const struct vm *vm)
 {
+	if (vm->adopt != 0 && vm->started_ms == 0) /* it may run there, under its old keeper */
+		return true;
 	return vm->resolved_set && (vm->resolved.n_volumes > 0 || vm->resolved.n_shares > 0) &&
 	       vm->node != 0 && vm_held_by(vm, vm->node);
 }

@@ -176,7 +176,8 @@ bool vm_restarts(const struct vm_spec *spec, bool clean);
 bool vm_is_committed(const struct vm *vm);
 /* What it holds there: the larger of what is wanted and what runs. */
 struct vm_held vm_commits(const struct vm *vm);
-/* Data in its directory ties it to vm->node. */
+/* Data in its directory ties it to vm->node; or it was adopted there, and blix has not run it yet.
+ */
 bool vm_is_pinned(const struct vm *vm);
 bool vm_held_by(const struct vm *vm, uint64_t node);
 void vm_hold(struct vm *vm, uint64_t node);

@@ -7,8 +7,9 @@
 
 #include <assert.h>
 
-static const char properties[] = "LoadState,ActiveState,SubState,FragmentPath,DropInPaths,"
-				 "Environment,WorkingDirectory,NeedDaemonReload,MainPID";
+static const char properties[] =
+	"LoadState,ActiveState,SubState,FragmentPath,DropInPaths,"
+	"Environment,WorkingDirectory,NeedDaemonReload,MainPID,InvocationID";
 
 bool unit_path_is_plain(const char *path)
 {
@@ -91,6 +92,7 @@ static int take_line(struct answer *a, char *line, struct blix_error *err)
 	             {"DropInPaths", &a->state.drop_ins},
 	             {"Environment", &a->state.environment},
 	             {"WorkingDirectory", &a->state.directory},
+	             {"InvocationID", &a->state.invocation},
 	             {"NeedDaemonReload", &a->stale},
 	             {"MainPID", &a->main_pid}};
 	char *equals = strchr(line, '=');
@@ -109,7 +111,8 @@ static int take_line(struct answer *a, char *line, struct blix_error *err)
 static int answer_check(struct answer *a, struct blix_error *err)
 {
 	struct unit_state *s = &a->state;
-	char **optional[] = {&s->fragment, &s->drop_ins, &s->environment, &s->directory};
+	char **optional[] = {&s->fragment, &s->drop_ins, &s->environment, &s->directory,
+	                     &s->invocation};
 
 	if (s->load == NULL || s->active == NULL || s->sub == NULL)
 		return blix_fail(err, BLIX_E_INVALID, "the state is missing");
@@ -158,6 +161,7 @@ void unit_state_done(struct unit_state *state)
 	free(state->drop_ins);
 	free(state->environment);
 	free(state->directory);
+	free(state->invocation);
 	memset(state, 0, sizeof(*state));
 }
 

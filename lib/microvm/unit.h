@@ -19,7 +19,8 @@ struct unit_state {
 	char *load, *active, *sub; /* "loaded", "active", "running" */
 	char *fragment;            /* its file, "" none */
 	char *drop_ins, *environment, *directory;
-	bool stale; /* its files changed since systemd read them */
+	char *invocation; /* of its run, "" none: another one has another */
+	bool stale;       /* its files changed since systemd read them */
 	uint64_t main_pid;
 };
 

@@ -1,6 +1,6 @@
 /* POST /v1/vms/NAME/adopt: only the node that has the directory can say what is in it, so a server
  * that is asked about another node hands the request on to it, once. That one looks, and proposes
- * the VM as it is there: Stopped, placed on it. */
+ * the VM as it is there: placed on it, Stopped or, if it runs and can be taken over so, to run. */
 #include "node/api_internal.h"
 
 #include "base/alloc.h"
@@ -29,7 +29,7 @@ static void adoption_cancelled(void *data)
 	free(a);
 }
 
-static void on_inspected(void *data, const char *flake, const struct blix_error *err)
+static void on_inspected(void *data, const char *flake, bool runs, const struct blix_error *err)
 {
 	struct adoption *a = data;
 	struct http_request *request = a->request;
@@ -49,7 +49,7 @@ static void on_inspected(void *data, const char *flake, const struct blix_error 
 	command.vm_create.adopt = a->daemon->config->id;
 	xreplace(&spec->flake, flake);
 	xreplace(&spec->attr, a->name);
-	spec->power = VM_POWER_STOPPED;
+	spec->power = runs ? VM_POWER_RUNNING : VM_POWER_STOPPED;
 	spec->plain = a->plain;
 	if (vm_spec_check(spec, &wrong) < 0) {
 		http_answer_error(request, &wrong, NULL);

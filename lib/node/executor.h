@@ -57,8 +57,9 @@ void node_executor_each_usage(const struct node_executor *e,
 void node_executor_close(struct node_executor *e, void (*cb)(void *data), void *data);
 
 /* Looks at the directory of a microVM that blix did not make. A negative return says why it cannot
- * be adopted; else cb is called once, with the flake that it is made from, or with NULL and why. */
-typedef void (*node_executor_inspected_cb)(void *data, const char *flake,
+ * be adopted; else cb is called once, with the flake that it is made from and whether it runs and
+ * can be taken over so, or with NULL and why. */
+typedef void (*node_executor_inspected_cb)(void *data, const char *flake, bool runs,
                                            const struct blix_error *err);
 int node_executor_inspect(struct node_executor *e, const char *name, node_executor_inspected_cb cb,
                           void *data, struct blix_error *err);

@@ -1,27 +1,35 @@
 /* Taking over a microVM's directory that blix did not make.
  *
  * First it is only looked at (node_executor_inspect): what is there must be upstream's layout, not
- * declarative, nobody else's, and must not run, since what runs there has a keeper of its own. Then
- * the VM enters the state as the API proposes it, placed on this node and Stopped. Only when its
- * flake was evaluated does the directory become ours (adopt_take): the claim, the words of `flake`
+ * declarative, nobody else's. It may run, if the supervisor can take over what runs as it does;
+ * else what runs there has a keeper of its own, and it is refused. Then the VM enters the state as
+ * the API proposes it: placed on this node, Stopped, or wanted to run. Only when its flake was
+ * evaluated, and a running one was scheduled (that is, there is room for it), does the directory
+ * become ours: the supervisor takes over the process, then come the claim, the words of `flake`
  * kept in .blix-flake, the marker. Until then it is foreign like any other: a VM whose flake turns
- * out to be no good is deleted again without a trace in the directory.
+ * out to be no good is deleted again without a trace in the directory. Each step is found right
+ * when it was done before, so that what a crash cut off is begun again from the top.
  */
 #include "node/executor_internal.h"
 
 #include "base/alloc.h"
+#include "sys/clock.h"
 #include "sys/file.h"
+#include "sys/log.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/stat.h>
 
 #define STATUS_DEADLINE_MS 10000
+#define LOOK_AGAIN_MS      1000
 #define KEPT_FLAKE         ".blix-flake"
 
 struct inspection {
 	struct job *job;
 	char name[LIMIT_NAME + 1];
 	char *flake;
+	bool runs;
 	node_executor_inspected_cb cb;
 	void *data;
 };
@@ -95,7 +103,8 @@ static void inspection_end(struct job *job)
 	node_executor_inspected_cb cb = inspection->cb;
 
 	inspection->cb = NULL;
-	cb(inspection->data, job->err.code == BLIX_OK ? inspection->flake : NULL, &job->err);
+	cb(inspection->data, job->err.code == BLIX_OK ? inspection->flake : NULL, inspection->runs,
+	   &job->err);
 }
 
 /* One that the end of the daemon overtook is told so. */
@@ -107,33 +116,62 @@ void inspection_free(struct inspection *inspection)
 		return;
 	(void)blix_fail(&err, BLIX_E_UNAVAILABLE, "the daemon is ending");
 	if (inspection->cb != NULL)
-		inspection->cb(inspection->data, NULL, &err);
+		inspection->cb(inspection->data, NULL, false, &err);
 	free(inspection->flake);
 	free(inspection);
 }
 
-static void on_status(struct job *job, struct child_result *result)
+const char *adopt_name(const struct job *job)
+{
+	return job->inspection != NULL ? job->inspection->name : job->vm->name;
+}
+
+static int parse_status(struct job *job, const struct child_result *result, struct status *ret)
+{
+	if (result->out.len > 0 && !result->out.cut &&
+	    status_parse(result->out.data, result->out.len, ret, &job->err) == 0)
+		return 0;
+	(void)blix_fail(&job->err, BLIX_E_INTERNAL, "microvm-status failed: %.400s",
+	                result->err.data != NULL ? result->err.data : "");
+	blix_reason(&job->err, "status-failed");
+	return -BLIX_E_INTERNAL;
+}
+
+/* True when nothing runs there. Else the process is job->identity, or the job has an error. */
+static bool is_stopped(struct job *job, struct child_result *result)
 {
 	const struct status_vm *item;
 	struct status status;
+	bool stopped;
 
-	if (result->out.len == 0 || result->out.cut ||
-	    status_parse(result->out.data, result->out.len, &status, &job->err) < 0) {
-		(void)blix_fail(&job->err, BLIX_E_INTERNAL, "microvm-status failed: %.400s",
-		                result->err.data != NULL ? result->err.data : "");
-		blix_reason(&job->err, "status-failed");
-		job_end(job);
-		return;
-	}
-	job->err.code = BLIX_OK;
-	item = status_find(&status, job->inspection->name);
-	if (item != NULL && item->state != STATUS_STOPPED)
+	if (parse_status(job, result, &status) < 0)
+		return false;
+	item = status_find(&status, adopt_name(job));
+	stopped = item == NULL || item->state == STATUS_STOPPED;
+	if (!stopped && (item->state != STATUS_RUNNING || item->pid == 0 ||
+	                 job->e->supervisor->take_over == NULL))
 		(void)refuse("foreign-running",
 		             "stop it as it was started (systemctl stop microvm@NAME), adopt it, "
 		             "then 'blix vm start'",
 		             &job->err, "it runs, under a keeper that is not blix");
+	else if (!stopped)
+		job->identity.pid = item->pid;
 	status_done(&status);
+	return stopped;
+}
+
+static void on_foreign(struct job *job)
+{
+	job->inspection->runs = job->err.code == BLIX_OK;
 	job_end(job);
+}
+
+static void on_inspected(struct job *job, struct child_result *result)
+{
+	if (is_stopped(job, result) || job->err.code != BLIX_OK)
+		job_end(job);
+	else
+		job->e->supervisor->foreign(job, adopt_name(job), on_foreign);
 }
 
 int node_executor_inspect(struct node_executor *e, const char *name, node_executor_inspected_cb cb,
@@ -159,21 +197,25 @@ int node_executor_inspect(struct node_executor *e, const char *name, node_execut
 	inspection->job->end = inspection_end;
 	inspection->job->inspection = inspection;
 	microvm_argv_status(&e->host, name, &argv);
-	job_spawn(inspection->job, &argv, STATUS_DEADLINE_MS, on_status);
+	job_spawn(inspection->job, &argv, STATUS_DEADLINE_MS, on_inspected);
 	return 0;
 }
 
-bool adopt_is_due(const struct node_executor *e, const struct vm *vm)
+/* The directory is still foreign, and its VM may have it now. */
+static bool is_due(const struct node_executor *e, const struct vm *vm)
 {
 	cleanup(freep) char *dir = host_dir(e, vm->name);
 
-	return vm->adopt == e->config.node && vm->resolved_set && !host_is_claimed(e, vm) &&
+	return vm->adopt == e->config.node && vm->resolved_set &&
+	       (vm->phase == VM_STOPPED || vm->phase == VM_SCHEDULED) && !host_is_claimed(e, vm) &&
 	       is_there(dir, "flake") && !is_there(dir, "toplevel") && !is_there(dir, ".blix.json");
 }
 
-int adopt_take(const struct node_executor *e, const struct vm *vm, struct blix_error *err)
+static int take_directory(const struct node_executor *e, const struct vm *vm,
+                          struct blix_error *err)
 {
 	cleanup(freep) char *dir = host_dir(e, vm->name);
+	cleanup(freep) char *run = host_run_dir(e, vm->name);
 	cleanup(freep) char *flake = xasprintf("%s/flake", dir);
 	cleanup(freep) char *kept = xasprintf("%s/" KEPT_FLAKE, dir);
 	cleanup(buf_done) struct buf text;
@@ -184,8 +226,99 @@ int adopt_take(const struct node_executor *e, const struct vm *vm, struct blix_e
 	if (rc == 0)
 		rc = file_put(kept, text.data != NULL ? text.data : "", text.len, 0644, err);
 	if (rc == 0)
+		rc = file_make_dirs(run, 0755, err);
+	if (rc == 0)
 		rc = host_claim(e, vm, err);
 	return rc == 0 ? host_mark(e, vm, err) : rc;
+}
+
+/* It stays foreign: the machine is told why. */
+static void tell_refused(struct local *local, const struct blix_error *err)
+{
+	struct sight sight = {.seen.runner = "", .seen.booted = ""};
+
+	log_error(LOG_WARNING, "vm.adopt.failed", err, "vm=%s", local->vm->name);
+	sight_take(&sight, local, NULL);
+	if (sight.seen.directory == DIRECTORY_OURS) { /* only the look at it failed */
+		local->unseen = true;
+		local->e->look_ms = clock_boot_ms() + LOOK_AGAIN_MS;
+	} else {
+		sight.message = xasprintf("%s%s%s", err->text,
+		                          err->hint[0] != '\0' ? "\nhint: " : "", err->hint);
+		sight.seen.message = sight.message;
+		sight.seen.code = err->code;
+		(void)snprintf(sight.seen.reason, sizeof(sight.seen.reason), "%s",
+		               blix_error_reason(err));
+		local->unseen = false;
+		node_executor_show(local, &sight.seen);
+	}
+	sight_done(&sight);
+}
+
+static void adopt_ended(struct job *job)
+{
+	struct local *local = job->local;
+
+	local->adopting = false;
+	if (local->gone)
+		return;
+	if (job->sighted)
+		look_took(local, &job->sight);
+	else
+		tell_refused(local, &job->err);
+	node_executor_drain(job->e);
+}
+
+/* What is wanted may be another thing by now. */
+static void take_it(struct job *job)
+{
+	const struct local *local = job->local;
+
+	if (job->err.code == BLIX_OK && (local->gone || !is_due(job->e, local->vm)))
+		(void)refuse("adopt-moot", "", &job->err, "it is not to be adopted any more");
+	if (job->err.code == BLIX_OK)
+		(void)take_directory(job->e, local->vm, &job->err);
+	if (job->err.code == BLIX_OK)
+		status_begin(job);
+	else
+		job_end(job);
+}
+
+static void on_due(struct job *job, struct child_result *result)
+{
+	if (is_stopped(job, result) || job->err.code != BLIX_OK)
+		take_it(job);
+	else
+		job->e->supervisor->take_over(job, take_it);
+}
+
+static void follow_scheduled(struct local *local)
+{
+	struct argv argv = ARGV_EMPTY;
+	struct job *job = job_new(local->e, local, EXECUTOR_STATUS);
+
+	local->adopting = true;
+	job->own = true;
+	job->end = adopt_ended;
+	microvm_argv_status(&local->e->host, local->vm->name, &argv);
+	job_spawn(job, &argv, STATUS_DEADLINE_MS, on_due);
+}
+
+/* Stopped: its flake was evaluated, the directory becomes the VM's, and is looked at as such.
+ * Scheduled: the same, of one that may run. */
+void adopt_follow(struct local *local)
+{
+	struct blix_error err;
+
+	if (local->adopting || local->vm->adopt != local->e->config.node ||
+	    !is_due(local->e, local->vm))
+		return;
+	if (local->vm->phase == VM_SCHEDULED)
+		follow_scheduled(local);
+	else if (take_directory(local->e, local->vm, &err) < 0)
+		log_error(LOG_WARNING, "vm.adopt.failed", &err, "vm=%s", local->vm->name);
+	else if (!local->unseen)
+		look_at(local);
 }
 
 int adopt_point(const struct node_executor *e, const struct vm *vm, const char *wrapper,

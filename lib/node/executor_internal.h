@@ -12,6 +12,7 @@
  *   executor_watch.c   the end of a runner, the ready line of a guest
  *   console_cap.c      the size of consoles that are appended to
  *   executor_setup.c   what stands around a run: taps, virtiofsd
+ *   executor_adopt.c   directories that blix did not make
  *   supervisor*.c      who stands by a VM's process (supervisor.h)
  */
 #ifndef BLIX_NODE_EXECUTOR_INTERNAL_H
@@ -54,6 +55,7 @@ struct local {
 	uint64_t uid;
 	struct vm *vm; /* a reference: as the state said last */
 	bool unseen;   /* its directory was not looked at yet: nothing is done about it */
+	bool adopting; /* its directory is being taken over: nothing is done about it either */
 	bool gone;     /* no longer of concern; waits for the end of its jobs */
 	unsigned jobs;
 	struct job *acting; /* the machine's action */
@@ -135,7 +137,10 @@ struct job {
 	void (*end)(struct job *job); /* of a job of its own */
 	void (*reloaded)(struct job *job);
 	void (*forgotten)(struct job *job);
-	int signal; /* to send when systemd is ready for it */
+	void (*taken)(struct job *job);
+	char invocation[40];    /* of the unit that is taken over */
+	struct blix_error kept; /* why it is not, while that is undone */
+	int signal;             /* to send when systemd is ready for it */
 	bool cancelled;
 	char *tmp; /* its private directory, "" none */
 	uv_work_t work;
@@ -246,9 +251,10 @@ void usage_close(struct node_executor *e);
 void usage_forget(struct local *local);
 /* executor_adopt.c */
 void inspection_free(struct inspection *inspection);
-/* The directory is still foreign, and its VM may have it now. */
-bool adopt_is_due(const struct node_executor *e, const struct vm *vm);
-int adopt_take(const struct node_executor *e, const struct vm *vm, struct blix_error *err);
+/* Makes the directory the VM's, if that is due. local->adopting says that this is under way. */
+void adopt_follow(struct local *local);
+/* Whom an inspection or an adoption is about. */
+const char *adopt_name(const struct job *job);
 /* `flake` of an adopted directory leads to the wrapper from now on. */
 int adopt_point(const struct node_executor *e, const struct vm *vm, const char *wrapper,
                 struct blix_error *err);
@@ -269,6 +275,8 @@ void vmm_begin(struct job *job); /* PAUSE, RESUME, and asking the guest */
 void remove_begin(struct job *job);
 /* Looks at one VM and tells the machine. */
 void look_at(struct local *local);
+/* It was looked at for the first time: the machine may act on it. */
+void look_took(struct local *local, const struct sight *sight);
 /* Looks at all unseen ones and then lets the machine act on them. */
 void look_at_unseen(struct node_executor *e);
 

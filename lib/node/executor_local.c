@@ -9,7 +9,6 @@
 #include "base/alloc.h"
 #include "core/generation.h"
 #include "sys/clock.h"
-#include "sys/log.h"
 
 #include <assert.h>
 
@@ -143,19 +142,6 @@ static void generations_follow(struct local *local)
 	local->kept = sum;
 }
 
-/* Its flake was evaluated: the directory becomes the VM's, and is looked at as such. */
-static void adopt(struct local *local)
-{
-	struct blix_error err;
-
-	if (local->vm->adopt != local->e->config.node || !adopt_is_due(local->e, local->vm))
-		return;
-	if (adopt_take(local->e, local->vm, &err) < 0)
-		log_error(LOG_WARNING, "vm.adopt.failed", &err, "vm=%s", local->vm->name);
-	else if (!local->unseen)
-		look_at(local);
-}
-
 static void scan_vm(struct node_executor *e, struct vm *vm)
 {
 	struct local *local = local_find(e, vm->uid);
@@ -169,8 +155,8 @@ static void scan_vm(struct node_executor *e, struct vm *vm)
 		local->vm = vm_ref(vm);
 	}
 	generations_follow(local);
-	adopt(local);
-	if (!local->unseen)
+	adopt_follow(local);
+	if (!local->unseen && !local->adopting)
 		node_executor_show(local, NULL);
 }
 

@@ -274,21 +274,26 @@ static void end_unseen(struct job *job)
 	e->look_ms = clock_boot_ms() + LOOK_AGAIN_MS;
 }
 
+void look_took(struct local *local, const struct sight *sight)
+{
+	local->unseen = false;
+	if (sight->seen.process == PROCESS_RUNNING) {
+		local->started_ms = sight->seen.started_ms;
+		log_event(LOG_INFO, "vm.adopted", "vm=%s pid=%ju", local->vm->name,
+		          (uintmax_t)sight->seen.pid);
+	}
+	watch_follow(local, sight);
+	node_executor_show(local, &sight->seen);
+	watch_ready(local, true);
+}
+
 static void take_unseen(struct local *local, const struct status *status)
 {
 	struct sight sight = {.seen.runner = "", .seen.booted = ""};
 
 	sight_take(&sight, local, status_find(status, local->vm->name));
 	steps_probe(local, &sight);
-	local->unseen = false;
-	if (sight.seen.process == PROCESS_RUNNING) {
-		local->started_ms = sight.seen.started_ms;
-		log_event(LOG_INFO, "vm.adopted", "vm=%s pid=%ju", local->vm->name,
-		          (uintmax_t)sight.seen.pid);
-	}
-	watch_follow(local, &sight);
-	node_executor_show(local, &sight.seen);
-	watch_ready(local, true);
+	look_took(local, &sight);
 	sight_done(&sight);
 }
 
@@ -301,7 +306,8 @@ static void on_unseen(struct job *job, struct child_result *result)
 		for (size_t i = 0; i < e->n_locals; i++) {
 			struct local *local = e->locals[i];
 
-			if (local->unseen && status_find(&status, local->vm->name) != NULL)
+			if (local->unseen && !local->adopting &&
+			    status_find(&status, local->vm->name) != NULL)
 				take_unseen(local, &status);
 		}
 		status_done(&status);
@@ -319,7 +325,7 @@ void look_at_unseen(struct node_executor *e)
 		return;
 	microvm_argv_status(&e->host, NULL, &argv);
 	for (size_t i = 0; i < e->n_locals && names < LOOK_NAMES; i++) {
-		if (e->locals[i]->unseen) {
+		if (e->locals[i]->unseen && !e->locals[i]->adopting) {
 			argv_push(&argv, e->locals[i]->vm->name);
 			names++;
 		}

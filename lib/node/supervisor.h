@@ -26,6 +26,11 @@ struct supervisor {
 	void (*send_signal)(struct job *job, int sig);
 	/* A running process was seen, perhaps one that was not started by us. NULL: nothing. */
 	void (*seen)(struct local *local);
+	/* A VM that runs in a directory which is not ours: may it be taken over as it runs? The
+	 * process is job->identity. next, with job->err. NULL: none may. */
+	void (*foreign)(struct job *job, const char *name, void (*next)(struct job *job));
+	/* Takes it over; the same process runs on. next, with job->err: then all is as it was. */
+	void (*take_over)(struct job *job, void (*next)(struct job *job));
 	/* DELETE: takes away what start left outside blix's folders. NULL: nothing. */
 	void (*forget)(struct job *job, void (*next)(struct job *job));
 	/* start's children only ask somebody: they may be ended, what they asked for goes on. */

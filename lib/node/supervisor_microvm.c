@@ -53,7 +53,7 @@ static char *drop_in_text(const struct job *job)
 	                    e->systemctl);
 }
 
-static bool has_drop_in(const struct job *job)
+bool drop_in_is_current(const struct job *job)
 {
 	cleanup(freep) char *path = unit_drop_in_path(&job->e->host, job->vm->name);
 	cleanup(freep) char *text = drop_in_text(job);
@@ -63,7 +63,7 @@ static bool has_drop_in(const struct job *job)
 	return file_read(path, &is, NULL) == 0 && is.data != NULL && strcmp(is.data, text) == 0;
 }
 
-static int write_drop_in(struct job *job)
+int drop_in_write(struct job *job)
 {
 	cleanup(freep) char *dir = unit_drop_in_dir(&job->e->host, job->vm->name);
 	cleanup(freep) char *path = unit_drop_in_path(&job->e->host, job->vm->name);
@@ -75,6 +75,25 @@ static int write_drop_in(struct job *job)
 	if (rc < 0)
 		blix_reason(&job->err, "drop-in-failed");
 	return rc;
+}
+
+bool drop_in_is_mine(const struct job *job)
+{
+	cleanup(freep) char *path = unit_drop_in_path(&job->e->host, job->vm->name);
+	cleanup(freep) char *owner = xasprintf("=BLIX_UID=%ju ", (uintmax_t)job->vm->uid);
+	cleanup(buf_done) struct buf is;
+
+	buf_init(&is, LIMIT_FILE);
+	return file_read(path, &is, NULL) == 0 && is.data != NULL && strstr(is.data, owner) != NULL;
+}
+
+void drop_in_remove(const struct job *job)
+{
+	cleanup(freep) char *path = unit_drop_in_path(&job->e->host, job->vm->name);
+	cleanup(freep) char *dir = unit_drop_in_dir(&job->e->host, job->vm->name);
+
+	(void)unlink(path);
+	(void)rmdir(dir);
 }
 
 /* What the host's units make themselves, and what the run before left on record. */
@@ -139,8 +158,8 @@ static void on_microvm_unit(struct job *job, struct child_result *result)
 		return;
 	fresh = !state.stale && strstr(state.drop_ins, path) != NULL;
 	unit_state_done(&state);
-	if (!has_drop_in(job)) { /* only now is it known that the unit is of this VM */
-		if (write_drop_in(job) < 0)
+	if (!drop_in_is_current(job)) { /* only now is it known that the unit is of this VM */
+		if (drop_in_write(job) < 0)
 			job_fail(job, false);
 		else
 			systemd_ask(job, UNIT_HOST, on_microvm_unit);
@@ -177,7 +196,7 @@ static void seen_microvm(struct local *local)
 	job = job_new(local->e, local, EXECUTOR_STATUS);
 	job->own = true;
 	job->end = end_heal;
-	if (write_drop_in(job) < 0)
+	if (drop_in_write(job) < 0)
 		job_end(job);
 	else
 		systemd_reload(job, job_end);
@@ -199,7 +218,7 @@ static void signal_microvm(struct job *job, int sig)
 	bool missing = !file_exists(path);
 
 	job->signal = sig;
-	if (missing && write_drop_in(job) < 0)
+	if (missing && drop_in_write(job) < 0)
 		job_end(job);
 	else if (missing || job->e->reload != NULL)
 		systemd_reload(job, signal_now);
@@ -215,31 +234,44 @@ static void on_forgotten(struct job *job, struct child_result *result)
 
 static void on_down(struct job *job, struct child_result *result)
 {
-	cleanup(freep) char *path = unit_drop_in_path(&job->e->host, job->vm->name);
-	cleanup(freep) char *dir = unit_drop_in_dir(&job->e->host, job->vm->name);
 	struct argv argv = ARGV_EMPTY;
 
 	if (!systemd_explain(job, result, "systemctl stop", "systemd-failed")) {
 		job_end(job);
 		return;
 	}
-	(void)unlink(path);
-	(void)rmdir(dir);
+	drop_in_remove(job);
 	unit_argv_forget(job->vm->name, &argv);
 	job_spawn(job, &argv, SYSTEMD_ASK_MS, on_forgotten);
 }
 
-/* Without a drop-in the unit was never ours. */
+static void on_let_go(struct job *job)
+{
+	if (job->err.code != BLIX_OK)
+		job_end(job);
+	else
+		job->forgotten(job);
+}
+
+/* Without a drop-in the unit was never ours. What runs in a directory that is not ours, since it
+ * was never taken over, gets back what the drop-in took away, and runs on. */
 static void forget_microvm(struct job *job, void (*next)(struct job *job))
 {
 	cleanup(freep) char *path = unit_drop_in_path(&job->e->host, job->vm->name);
 	struct argv argv = ARGV_EMPTY;
+	uint64_t epoch;
+	bool foreign = host_owner(job->e, job->vm, &epoch) == DIRECTORY_FOREIGN;
 
-	if (!file_exists(path)) {
+	if (!file_exists(path) || (foreign && !drop_in_is_mine(job))) {
 		next(job);
 		return;
 	}
 	job->forgotten = next;
+	if (foreign) {
+		drop_in_remove(job);
+		systemd_reload(job, on_let_go);
+		return;
+	}
 	unit_argv_stop(job->vm->name, &argv);
 	job_spawn(job, &argv, SYSTEMD_START_MS, on_down);
 }
@@ -250,5 +282,7 @@ const struct supervisor supervisor_microvm = {.name = "systemd",
                                               .send_signal = signal_microvm,
                                               .only_asks = true,
                                               .seen = seen_microvm,
+                                              .foreign = take_foreign,
+                                              .take_over = take_over,
                                               .forget = forget_microvm,
                                               .appends_console = true};

@@ -21,4 +21,15 @@ bool systemd_explain(struct job *job, const struct child_result *result, const c
 /* One daemon-reload serves all jobs that ask before it begins. */
 void systemd_reload(struct job *job, void (*reloaded)(struct job *job));
 
+/* supervisor_microvm.c: what blix adds to the host's own unit */
+bool drop_in_is_current(const struct job *job);
+int drop_in_write(struct job *job);
+/* It is there and of this VM, of whatever epoch. */
+bool drop_in_is_mine(const struct job *job);
+void drop_in_remove(const struct job *job);
+
+/* supervisor_take.c: see supervisor.h */
+void take_foreign(struct job *job, const char *name, void (*next)(struct job *job));
+void take_over(struct job *job, void (*next)(struct job *job));
+
 #endif

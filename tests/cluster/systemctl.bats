@@ -102,3 +102,30 @@ mends() {
 	runners_are 0
 	mends
 }
+
+@test "systemctl: an adoption that fails is undone, and the unit runs on; it is made when all is well" {
+	local reason
+	env -i PATH="$PATH" MICROVM_STATE_DIR="$T/n1/microvms" MICROVM_GCROOTS_DIR="$T/n1/gcroots/microvm" \
+		"$FAKE/microvm" -f "$BASE" -c web
+	env -i PATH="$PATH" MICROVM_STATE_DIR="$T/n1/microvms" "$FAKE/systemctl" start -- microvm@web.service 3>&-
+	goes show fail
+	run on 1 vm adopt web --node n1
+	[ "$status" = 5 ]
+	for reason in drop-in-ignored systemd-failed; do
+		case $reason in
+		drop-in-ignored) goes show deaf ;;
+		*) goes daemon-reload fail ;;
+		esac
+		on 1 vm adopt web --node n1 --no-wait
+		until_true reason_is "$reason"
+		[ ! -e "$T/n1/systemd/microvm@web.service.d" ]
+		[ ! -e "$T/n1/microvms/web/.blix.json" ]
+		on 1 vm delete web --yes --quiet
+		runners_are 1
+		goes ok
+	done
+	on 1 vm adopt web --node n1
+	is_running
+	runners_are 1
+	[ "$(asked stop)" = 0 ]
+}

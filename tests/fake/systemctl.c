@@ -87,6 +87,7 @@ static void show_property(const char *key, const char *unit, const char *vm)
 	             {"MainPID", main_pid},
 	             {"WorkingDirectory", is_wrong("show", "foreign") ? "/tmp" : dir},
 	             {"DropInPaths", path},
+	             {"InvocationID", pid > 0 ? main_pid : ""},
 	             {"NeedDaemonReload", "no"}};
 
 	drop_in(unit, path, text, sizeof(text));

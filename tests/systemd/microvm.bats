@@ -93,6 +93,78 @@ restarts() { in_box systemctl show -P NRestarts "microvm@$1.service"; }
 	in_box ip link delete t-bad
 }
 
+# What `microvm -c` leaves, and what the host runs of it without blix.
+foreign() { # NAME FLAKE
+	in_box env PATH=/opt/fake:/usr/bin:/bin MICROVM_STATE_DIR=/var/lib/microvms MICROVM_GCROOTS_DIR=/nix/var/nix/gcroots/microvm \
+		/opt/fake/command -f "$2" -c "$1"
+	in_box systemctl start "microvm@$1.service"
+}
+run_of() { in_box systemctl show -P MainPID -P InvocationID "microvm@$1.service" | paste -sd' '; }
+own_restart() { in_box systemctl show -P Restart "microvm@$1.service"; }
+
+@test "microvm@: one that runs is adopted as it runs, and is a VM like any other from then on" {
+	foreign old "$BASE"
+	before=$(run_of old)
+	[ "$(own_restart old)" = always ]
+	in_box blix vm adopt old --node "$BOX"
+	[ "$(vm old '"\(.status.phase) \(.spec.powerState) \(.status.adopted)"')" = "Running Running true" ]
+	[ "$(run_of old)" = "$before" ]
+	[ "$(own_restart old)" = no ]
+	pid=$(main_pid old)
+	[ "$pid" = "${before%% *}" ]
+	in_box systemctl restart blixd
+	until_true node_is_ready
+	[ "$(run_of old)" = "$before" ]
+	in_box kill -9 "$pid"
+	until_true is_running_anew_unready old "$pid"
+	[ "$(restarts old)" = 0 ]
+	in_box blix vm stop old --quiet
+	in_box blix vm delete old --yes --quiet
+	until_true has_no_traces old
+}
+is_running_anew_unready() { # NAME PID
+	[ "$(vm "$1" .status.phase)" = Running ] && [ "$(main_pid "$1")" != "$2" ]
+}
+
+@test "microvm@: a daemon that dies in an adoption ends it when it is back; the VM runs on" {
+	foreign old "$BASE"
+	before=$(run_of old)
+	for pause in 0.02 0.1 0.3; do
+		in_box blix vm adopt old --node "$BOX" --no-wait || [ "$pause" != 0.02 ]
+		sleep "$pause"
+		in_box kill -9 "$(in_box systemctl show -P MainPID blixd)"
+		until_true node_is_ready
+	done
+	until_true is_phase old Running
+	[ "$(run_of old)" = "$before" ]
+	[ "$(own_restart old)" = no ]
+	in_box test -s /var/lib/microvms/old/.blix.json
+	in_box blix vm delete old --yes --quiet
+	until_true has_no_traces old
+}
+is_phase() { [ "$(vm "$1" .status.phase)" = "$2" ]; }
+
+@test "microvm@: one that cannot be adopted runs on under the host's own rules" {
+	foreign bad 'path:/nix/store/x-evalfail-source?narHash=sha256-fake'
+	before=$(run_of bad)
+	run in_box blix vm adopt bad --node "$BOX"
+	[ "$status" = 8 ]
+	in_box blix vm delete bad --yes --quiet
+	[ "$(run_of bad) $(own_restart bad)" = "$before always" ]
+	in_box test ! -e /var/lib/microvms/bad/.blix.json
+	in_box test ! -e /run/systemd/system/microvm@bad.service.d
+	in_box systemctl stop microvm@bad.service
+	# By hand, as microvm -r does it: no unit stands by it.
+	in_box bash -c 'cd /var/lib/microvms/bad && exec setsid bash -c "exec -a microvm@bad sleep 1000" >/dev/null 2>&1 &'
+	until_true by_hand bad
+	run in_box blix vm adopt bad --node "$BOX" -o json
+	[ "$status" = 5 ]
+	[[ $output == *foreign-running* ]]
+	in_box kill "$(main_pid bad)"
+	in_box rm -r /var/lib/microvms/bad /nix/var/nix/gcroots/microvm/bad
+}
+by_hand() { [ "$(seen "$1" '.state + .supervision')" = runningnone ]; }
+
 @test "microvm@: power loss and boot: what should run runs, once" {
 	in_box sync
 	"$hostbox" kill "$BOX"

@@ -388,6 +388,18 @@ static void failing_for_good(void **state)
 	assert_int_equal(expect_report(&d, 0, VM_REPORT_FAILED)->code, BLIX_E_EXISTS);
 	expect_n(&d, 1);
 	desk_done(&d);
+	/* It was to be adopted, and why it was not is known. */
+	desk_init(&d);
+	d.seen.directory = DIRECTORY_FOREIGN;
+	d.seen.code = BLIX_E_REFUSED;
+	(void)snprintf(d.seen.reason, sizeof(d.seen.reason), "foreign-running");
+	desire(&d, VM_STOPPED);
+	look(&d);
+	d.desired.held = true;
+	desire(&d, VM_SCHEDULED);
+	assert_int_equal(expect_report(&d, 0, VM_REPORT_FAILED)->code, BLIX_E_REFUSED);
+	assert_string_equal(expect_report(&d, 0, VM_REPORT_FAILED)->reason, "foreign-running");
+	desk_done(&d);
 }
 
 /* The state has heard of the end: the pause passes, it runs again. */

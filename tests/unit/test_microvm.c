@@ -364,7 +364,7 @@ static void unit_words(void **state)
 		"show",
 		"--no-pager",
 		("--property=LoadState,ActiveState,SubState,FragmentPath,DropInPaths,Environment,"
-	         "WorkingDirectory,NeedDaemonReload,MainPID"),
+	         "WorkingDirectory,NeedDaemonReload,MainPID,InvocationID"),
 		"--",
 		"microvm@web.service"};
 	static const char *const stop[] = {"systemctl", "stop", "--", "microvm@web.service",
@@ -418,7 +418,9 @@ static void unit_answers(void **state)
 		"LoadState=loaded\nLoadState=loaded\nActiveState=active\nSubState=x\n",
 		"LoadState=loaded\nActiveState=active\nSubState=x\nMainPID=-1\n",
 		"LoadState=loaded\nActiveState=active\nSubState=x\nNeedDaemonReload=maybe\n",
-		"LoadState=loaded\nActiveState=active\nSubState=x\nId=web\n"};
+		"LoadState=loaded\nActiveState=active\nSubState=x\nId=web\n",
+		"LoadState=loaded\nActiveState=active\nSubState=x\nInvocationID=1\nInvocationID="
+		"1\n"};
 	struct unit_state unit;
 	struct blix_error err;
 	bool other;

@@ -198,6 +198,34 @@ static void restart_places_again(void **state)
 	state_free(s);
 }
 
+/* What was adopted may run where it was found: until blix has run it, it goes nowhere else. */
+static void adopted_stays(void **state)
+{
+	struct state *s = state_new();
+	const struct vm *vm;
+	struct command c;
+
+	(void)state;
+	join(s, 1, 2 * GIB);
+	join(s, 2, 64 * GIB);
+	command_init(&c, COMMAND_VM_CREATE);
+	(void)snprintf(c.vm_create.name, sizeof(c.vm_create.name), "old");
+	c.vm_create.adopt = 1;
+	xreplace(&c.vm_create.spec.flake, "github:me/vms");
+	xreplace(&c.vm_create.spec.attr, "old");
+	assert_int_equal(run(s, &c).code, BLIX_OK);
+	resolve(s, "old", 8 * GIB);
+	vm = state_vm(s, "old");
+	assert_int_equal(vm->phase, VM_PENDING);
+	assert_null(place(s, vm));
+	assert_int_equal(assign(s, "old", 2).code, BLIX_E_NOROOM);
+	join(s, 1, 64 * GIB);
+	assert_int_equal(assign(s, "old", 1).code, BLIX_OK);
+	assert_int_equal(report(s, "old", VM_REPORT_FAILED, BLIX_E_START).code, BLIX_OK);
+	assert_int_equal(state_vm(s, "old")->phase, VM_FAILED); /* and not on its way to node 2 */
+	state_free(s);
+}
+
 static void capacity_is_atomic(void **state)
 {
 	struct state *s = state_new();
@@ -841,6 +869,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(life),
 		cmocka_unit_test(restart_places_again),
+		cmocka_unit_test(adopted_stays),
 		cmocka_unit_test(capacity_is_atomic),
 		cmocka_unit_test(failure_moves_on),
 		cmocka_unit_test(restart_policies),
