@@ -1,9 +1,11 @@
 /* The console log. It never holds more than its maximum: when FILE has half of it, FILE becomes
- * FILE.1 (replacing the one before) and a new FILE begins. A full disk drops output and nothing
+ * FILE.1 (replacing the one before) and a new FILE begins, which says where it stands in the whole
+ * (sys/halves.h). A full disk drops output and nothing
  * else: the guest's serial port must never block on the log, and the program never die of it. */
 #include "shim.h"
 
 #include "base/alloc.h"
+#include "sys/halves.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -27,6 +29,7 @@ static int console_reopen(struct console *c)
 	}
 	c->fd = fd;
 	c->size = (uint64_t)st.st_size;
+	half_mark(fd, c->start, c->run);
 	return 0;
 }
 
@@ -35,6 +38,7 @@ int console_open(struct console *c, const char *path, uint64_t max, struct blix_
 	const char *slash = strrchr(path, '/');
 	cleanup(freep) char *dir =
 		slash == NULL ? xstrdup(".") : xstrndup(path, (size_t)(slash - path) + 1);
+	struct halves found;
 	int rc;
 
 	c->fd = -1;
@@ -44,6 +48,10 @@ int console_open(struct console *c, const char *path, uint64_t max, struct blix_
 	c->dirfd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (c->dirfd < 0)
 		return blix_fail_sys(err, errno, "open directory of %s", path);
+	halves_open(c->dirfd, c->name, &found);
+	c->start = found.now.start;
+	c->run = found.now.run;
+	halves_close(&found);
 	rc = console_reopen(c);
 	if (rc < 0 && rc != -ENOSPC && rc != -EDQUOT)
 		return blix_fail_sys(err, -rc, "open %s", path);
@@ -64,6 +72,7 @@ static void console_rotate(struct console *c)
 {
 	(void)close(c->fd);
 	c->fd = -1;
+	c->start += c->size;
 	if (renameat(c->dirfd, c->name, c->dirfd, c->name_old) < 0)
 		(void)unlinkat(c->dirfd, c->name, 0);
 }

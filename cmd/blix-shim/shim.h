@@ -35,6 +35,7 @@ struct console {
 	int fd; /* -1 while the file cannot be opened: output is dropped */
 	uint64_t size;
 	uint64_t half;
+	uint64_t start, run; /* positions of FILE's first byte, and of the run's */
 };
 int console_open(struct console *c, const char *path, uint64_t max, struct blix_error *err);
 void console_done(struct console *c);

@@ -1,6 +1,8 @@
-/* GET /v1/vms/NAME/logs: the bytes of a VM's console log from an offset, from the node that has
- * them: read here when that is this node, else asked of the node's own daemon, once: with
- * ?here=true, which is answered from this node's disk whatever its state says.
+/* GET /v1/vms/NAME/logs: the bytes of a VM's console log from an offset, which is a position in all
+ * that it ever printed (sys/halves.h); from the beginning of its run when none is given. The
+ * answer's offset less its length is where its bytes begin: what is missing before is gone. The
+ * node that has them: read here when that is this node, else asked of the node's own daemon, once:
+ * with ?here=true, which is answered from this node's disk whatever its state says.
  *
  * With ?wait= an answer that would be empty waits until the file grows or the VM ends. The file
  * belongs to the shim, which tells nobody, so it is looked at again four times a second while
@@ -19,6 +21,7 @@
 
 #include "sys/clock.h"
 #include "sys/file.h"
+#include "sys/halves.h"
 
 #define LOOK_MS   250
 #define PIECE_MAX (1u << 20)
@@ -28,8 +31,9 @@ struct logs {
 	struct daemon *daemon;
 	struct http_request *request; /* NULL: the client went away */
 	struct fetch *fetch;          /* under way at another node */
+	bool positioned;              /* an offset was given, or is known by now */
 	uint64_t offset;
-	uint64_t next;     /* where the answer ends, as the other node says */
+	uint64_t next;     /* where the answer ends */
 	uint64_t until_ms; /* boot clock */
 	char name[LIMIT_NAME + 1];
 	uv_timer_t timer;
@@ -47,8 +51,7 @@ static void answer_bytes(struct logs *logs, char *taken, size_t n)
 {
 	char offset[24];
 
-	(void)snprintf(offset, sizeof(offset), "%" PRIu64,
-	               logs->next != 0 ? logs->next : logs->offset + n);
+	(void)snprintf(offset, sizeof(offset), "%" PRIu64, logs->next);
 	http_answer_header(logs->request, "Blix-Offset", offset);
 	http_answer_header(logs->request, "Blix-Ended",
 	                   vm_ended(logs->daemon, logs->name) ? "true" : "false");
@@ -56,22 +59,22 @@ static void answer_bytes(struct logs *logs, char *taken, size_t n)
 	logs->request = NULL;
 }
 
-/* From `offset`, or from the start when the file is shorter: it began anew. */
-static ssize_t read_piece(struct logs *logs, char **ret)
+static size_t read_piece(struct logs *logs, char **ret)
 {
 	cleanup(freep) char *path =
 		xasprintf("%s/vms/%s/console.log", logs->daemon->config->state_dir, logs->name);
-	cleanup(closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-	struct stat st;
-	ssize_t n;
+	struct halves halves;
+	size_t n;
 
-	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
-		return 0;
-	if ((uint64_t)st.st_size < logs->offset)
-		logs->offset = 0;
+	halves_open(AT_FDCWD, path, &halves);
+	if (!logs->positioned)
+		logs->offset = halves_run(&halves);
+	logs->positioned = true;
 	*ret = xcalloc(PIECE_MAX, 1);
-	n = pread(fd, *ret, PIECE_MAX, (off_t)logs->offset);
-	return n > 0 ? n : 0;
+	n = halves_read(&halves, &logs->offset, *ret, PIECE_MAX);
+	logs->next = logs->offset + n;
+	halves_close(&halves);
+	return n;
 }
 
 static void logs_closed(uv_handle_t *handle)
@@ -88,11 +91,11 @@ static void logs_look(uv_timer_t *timer)
 {
 	struct logs *logs = timer->data;
 	cleanup(freep) char *bytes = NULL;
-	ssize_t n = read_piece(logs, &bytes);
+	size_t n = read_piece(logs, &bytes);
 
 	if (n > 0 || clock_boot_ms() >= logs->until_ms || logs->daemon->closing ||
 	    vm_ended(logs->daemon, logs->name)) {
-		answer_bytes(logs, n > 0 ? take(bytes) : NULL, (size_t)n);
+		answer_bytes(logs, n > 0 ? take(bytes) : NULL, n);
 		logs_end(logs);
 	}
 }
@@ -133,8 +136,11 @@ static void logs_fetched(void *data, int status, int http, struct buf *answer,
 static void logs_fetch(struct logs *logs, const struct config_server *server, uint64_t wait_ms)
 {
 	cleanup(freep) char *path =
-		xasprintf("/v1/vms/%s/logs?here=true&offset=%" PRIu64 "&wait=%" PRIu64 "ms",
-	                  logs->name, logs->offset, wait_ms);
+		logs->positioned ? xasprintf("/v1/vms/%s/logs?here=true&offset=%" PRIu64
+	                                     "&wait=%" PRIu64 "ms",
+	                                     logs->name, logs->offset, wait_ms)
+				 : xasprintf("/v1/vms/%s/logs?here=true&wait=%" PRIu64 "ms",
+	                                     logs->name, wait_ms);
 	struct fetch_options options = {
 		.socket_path = server->api,
 		.path = path,
@@ -187,6 +193,7 @@ void vm_logs_handle(struct http_request *request, void *data)
 	logs = xcalloc(1, sizeof(*logs));
 	*logs = (struct logs){.daemon = d,
 	                      .request = request,
+	                      .positioned = http_query(request, "offset") != NULL,
 	                      .offset = offset,
 	                      .until_ms = clock_boot_ms() + wait_ms};
 	memcpy(logs->name, vm->name, sizeof(logs->name));

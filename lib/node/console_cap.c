@@ -1,12 +1,14 @@
 /* The size of consoles that somebody appends to who knows no limit: systemd hands the hypervisor a
  * file opened for appending. Every few seconds a file that has half of LIMIT_CONSOLE is copied to
  * FILE.1 and cut to nothing; the writer goes on at its new end. What is written in between is
- * lost. While the daemon is away, nothing is cut. */
+ * lost, and readers are told so: the halves say where they stand (sys/halves.h). While the daemon
+ * is away, nothing is cut. */
 #include "node/executor_internal.h"
 
 #include "base/alloc.h"
 #include "base/limits.h"
 #include "sys/file.h"
+#include "sys/halves.h"
 #include "sys/log.h"
 
 #include <errno.h>
@@ -32,15 +34,23 @@ int console_cut(const char *path, uint64_t half, struct blix_error *err)
 	cleanup(freep) char *tmp = xasprintf("%s.1.fresh", path);
 	cleanup(closep) int from = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	cleanup(closep) int to = -1;
+	struct halves halves;
 	struct stat st;
 
 	if (from < 0 || fstat(from, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size < half)
 		return 0;
+	halves_open(AT_FDCWD, path, &halves);
+	halves_close(&halves);
 	to = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0640);
 	/* On a full disk the old half is lost: the guest must not fill it further. */
+	if (to >= 0)
+		half_mark(to, halves.now.start, halves.now.run);
 	if (to < 0 || copy(from, to) < 0 || rename(tmp, kept) < 0)
 		(void)unlink(tmp);
-	return ftruncate(from, 0) == 0 ? 0 : blix_fail_sys(err, errno, "cut %s", path);
+	if (fstat(from, &st) < 0 || ftruncate(from, 0) < 0)
+		return blix_fail_sys(err, errno, "cut %s", path);
+	half_mark(from, halves.now.start + (uint64_t)st.st_size, halves.now.run);
+	return 0;
 }
 
 static void on_cap(uv_timer_t *timer)

@@ -141,6 +141,51 @@ resident() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$1/status"; }
 	server_stop 1 2 3
 }
 
+# print_lines FIRST LAST: lines of nine bytes at the console of `web`, known to have come when a follower of it has them
+print_lines() {
+	echo "seq -f %07.0f $1 $2" >&8
+	until_true eval '[ "$(tail -c 9 "$T/all" | tr -d "\r")" = "$(printf "%07d" '"$2"')" ]'
+}
+
+numbers() { tr -d '\r' <"$1" | grep -axE '[0-9]{7}'; }
+
+# Four times 2.7 MB: the log is cut at 4 MiB twice, and its beginning is gone then.
+@test "vm logs -f: nothing is lost where the log is cut, and what was is said" {
+	local n slow skipped
+	cluster_up 3
+	shell_vm 1 2 web
+	mkfifo "$T/in"
+	exec 8<>"$T/in"
+	become 1 vm console web <"$T/in" >/dev/null 2>&1 8>&- &
+	PIDS[9]=$!
+	become 3 vm logs web -f >"$T/all" 2>"$T/all.err" 8>&- &
+	PIDS[8]=$!
+	become 1 vm logs web -f >"$T/slow" 2>"$T/slow.err" 8>&- &
+	slow=$!
+	PIDS[7]=$slow
+	echo 'stty -echo; PS1=; echo $((6 * 7))-begun' >&8
+	until_true grep -aq '^42-begun' "$T/all"
+	until_true grep -aq '^42-begun' "$T/slow"
+	kill -STOP "$slow"
+	for n in 0 1 2 3; do print_lines $((n * 300000 + 1)) $((n * 300000 + 300000)); done
+	numbers "$T/all" | cmp - <(seq -f %07.0f 1200000)
+	# Who begins now gets what is kept, in one piece up to the end.
+	on 1 vm logs web >"$T/kept"
+	[ "$(stat -c %s "$T/kept")" -gt $((4 << 20)) ]
+	cmp "$T/kept" <(tail -c "$(stat -c %s "$T/kept")" "$T/all")
+	kill -CONT "$slow"
+	echo exit >&8
+	for n in 7 8; do wait "${PIDS[n]}"; PIDS[n]=; done
+	wait "${PIDS[9]}"
+	PIDS[9]=
+	exec 8>&-
+	[ ! -s "$T/all.err" ]
+	skipped=$(($(sed -n 's/^vm web: \([0-9]*\) bytes skipped.*/\1/p' "$T/slow.err" | paste -sd+)))
+	[ "$skipped" -gt 0 ]
+	[ $(($(stat -c %s "$T/slow") + skipped)) = "$(stat -c %s "$T/all")" ]
+	server_stop 1 2 3
+}
+
 @test "a stream asks for an upgrade, a small body and whole numbers" {
 	local ask=(curl -s --unix-socket "$T/n1/sock" -X POST)
 	cluster_up 1
