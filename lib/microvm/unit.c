@@ -235,9 +235,6 @@ static void begin_run(const struct microvm_host *host, const struct unit_run *ru
 	argv_push(argv, "--slice=blix.slice");
 	argv_pushf(argv, "--unit=%s", unit);
 	argv_pushf(argv, "--property=WorkingDirectory=%s/%s", host->microvms_dir, run->name);
-	argv_pushf(argv, "--property=StandardOutput=append:%s/vms/%s/console.log", host->state_dir,
-	           run->name);
-	argv_push(argv, "--property=StandardError=inherit");
 	argv_push(argv, "--property=LimitNOFILE=1048576");
 	argv_push(argv, "--property=LimitMEMLOCK=infinity");
 	argv_push(argv, "--property=LimitCORE=0");
@@ -311,6 +308,9 @@ void unit_argv_run(const struct microvm_host *host, const struct unit_run *run, 
 	inside.cgroups = NULL; /* the unit has one */
 	begin_run(host, run, unit, argv);
 	argv_pushf(argv, "--description=blix VM %s (uid %ju)", run->name, (uintmax_t)run->uid);
+	argv_pushf(argv, "--property=StandardOutput=append:%s/vms/%s/console.log", host->state_dir,
+	           run->name);
+	argv_push(argv, "--property=StandardError=inherit");
 	argv_push(argv, "--service-type=forking"); /* the shim says so when the runner runs */
 	argv_push(argv, "--property=TimeoutStartSec=90");
 	argv_push(argv, "--property=TimeoutStopSec=30");

@@ -304,6 +304,8 @@ void setup_begin(struct job *job, void (*then)(struct job *job));
 void teardown_begin(struct job *job);
 /* Something of a run is to be taken down when its process is gone. */
 bool setup_exists(const struct local *local);
+/* Those of an earlier virtiofsd, which would be taken for the new one's. */
+void setup_remove_sockets(const struct job *job);
 
 /* executor_watch.c */
 /* After it was seen: watches the process, and the console for the ready line. */

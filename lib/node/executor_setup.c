@@ -216,6 +216,11 @@ static bool remove_socket(const char *path)
 	return true;
 }
 
+void setup_remove_sockets(const struct job *job)
+{
+	(void)each_socket(job, remove_socket);
+}
+
 static void virtiofsd_failed(struct job *job, const char *how)
 {
 	cleanup(freep) char *own = host_own_dir(job->e, job->vm->name);
@@ -271,7 +276,7 @@ static void virtiofsd_up(struct job *job, const char *program)
 		up_failed(job);
 		return;
 	}
-	(void)each_socket(job, remove_socket);
+	setup_remove_sockets(job);
 	argv_push(&argv, job->e->host.shim);
 	argv_pushf(&argv, "--run=%s", run);
 	argv_pushf(&argv, "--console=%s/virtiofsd.log", own);
@@ -432,7 +437,7 @@ static void virtiofsd_down(struct job *job)
 	if (shim < 0 && program < 0 && (inner == NULL || !cgroup_populated(inner))) {
 		if (own != NULL)
 			(void)cgroup_remove(own, NULL);
-		(void)each_socket(job, remove_socket);
+		setup_remove_sockets(job);
 		(void)file_remove_tree(dir, NULL);
 		unmark(job, "virtiofsd-run");
 		crash_point("setup.virtiofsd-down");

@@ -83,6 +83,7 @@ static void on_transient_unit(struct job *job, struct child_result *result)
 		run_vm(job);
 		return;
 	}
+	setup_remove_sockets(job);
 	unit_argv_virtiofsd(&job->e->host, &run, &argv);
 	job_spawn(job, &argv, SYSTEMD_START_MS, on_virtiofsd);
 }

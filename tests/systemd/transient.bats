@@ -5,10 +5,30 @@ load helpers.bash
 
 setup_file() {
 	box_setup
+	share_files
 	daemon_start
 	create web
 }
 teardown_file() { box_teardown; }
+
+# A share, served by the real virtiofsd, as the example's guest does it.
+share_files() {
+	in_box mkdir -p /srv/files /opt/fake/store/share/microvm/virtiofs/files
+	write /opt/fake/store/share/microvm/virtiofs/files/socket 0644 <<<host-virtiofs-files.sock
+	write /opt/fake/store/bin/virtiofsd-run 0755 <<-'END'
+		#!/bin/bash
+		[ ! -e host-virtiofs-files.sock ] || touch /srv/stale # it would pass for this run's
+		for daemon in /usr/libexec/virtiofsd /usr/lib/qemu/virtiofsd; do [ ! -x $daemon ] || break; done
+		trap 'kill $(jobs -p)' EXIT
+		$daemon --socket-path=host-virtiofs-files.sock -o source=/srv/files &
+		until [ -S host-virtiofs-files.sock ]; do sleep 0.02; done
+		systemd-notify --ready
+		wait -n
+	END
+}
+
+virtiofsd() { in_box pgrep -f -- --socket-path=host-virtiofs-files.sock || true; }
+virtiofsd_is_gone() { [ -z "$(virtiofsd)" ]; }
 
 @test "transient: a VM runs in a unit of its own, outside of the daemon" {
 	[ "$(in_box blix node list -o json | jq -r '.items[].status.supervision')" = systemd ]
@@ -18,25 +38,30 @@ teardown_file() { box_teardown; }
 	[ "$(seen web .unit.invocationId)" = "$(in_box systemctl show -P InvocationID blix-vm-web.service)" ]
 	[ "$(in_box cat "/proc/$(main_pid web)/cgroup" | grep ^0::)" = 0::/blix.slice/blix-vm-web.service ]
 	tap_is_there web
+	[ -n "$(virtiofsd)" ]
+	[ "$(in_box systemctl is-active blix-virtiofsd-web.service)" = active ]
 	[ "$(in_box blix vm logs web)" = "fake: ready" ]
 }
 
 @test "transient: kill -9 of the daemon disturbs nothing, and the VM is taken over" {
-	pid=$(main_pid web)
+	pid=$(main_pid web) daemons=$(virtiofsd)
 	daemon=$(in_box systemctl show -P MainPID blixd)
 	in_box kill -9 "$daemon"
 	until_true node_is_ready
 	until_true is_running web
 	[ "$(main_pid web)" = "$pid" ]
+	[ "$(virtiofsd)" = "$daemons" ]
 	runners_are 1
 }
 
-@test "transient: a crash takes the tap down, and the VM is started again, once" {
-	pid=$(main_pid web)
+@test "transient: a crash takes tap and virtiofsd down, and the VM is started again, once" {
+	pid=$(main_pid web) daemons=$(virtiofsd)
 	in_box kill -9 "$pid"
 	until_true is_running_anew web "$pid"
 	runners_are 1
 	tap_is_there web
+	[ -n "$(virtiofsd)" ]
+	[ "$(virtiofsd)" != "$daemons" ]
 }
 
 @test "transient: a shim that is killed takes its VM with it: none runs twice" {
@@ -52,9 +77,12 @@ teardown_file() { box_teardown; }
 	[ "$(vm web .status.phase)" = Stopped ]
 	runners_are 0
 	tap_is_gone web
+	until_true virtiofsd_is_gone
 	[ "$(seen web '[.state, .exit.exitCode, has("booted"), has("unit")] | @csv')" = '"stopped",0,false,false' ]
 	in_box blix vm start web --quiet
 	until_true is_running web
+	[ -n "$(virtiofsd)" ]
+	in_box [ ! -e /srv/stale ]
 }
 
 @test "transient: a unit of somebody else is left alone" {
@@ -81,6 +109,7 @@ teardown_file() { box_teardown; }
 @test "transient: a deleted VM leaves nothing" {
 	in_box blix vm delete web --yes --quiet
 	until_true has_no_traces web
+	until_true virtiofsd_is_gone
 	[ "$(in_box systemctl list-units --all --plain --no-legend 'blix-*')" = "" ]
 	runners_are 0
 }
