@@ -14,6 +14,8 @@ until_true() {
 
 # A zombie has ended too.
 ended() { # PID
-	case $(sed 's/.*) //;s/ .*//' "/proc/$1/stat" 2>/dev/null) in '' | Z | X) return 0 ;; esac
+	local stat=
+	read -r stat 2>/dev/null <"/proc/$1/stat" || return 0
+	case ${stat##*) } in Z* | X*) return 0 ;; esac
 	return 1
 }

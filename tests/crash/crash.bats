@@ -14,12 +14,22 @@ tried() { # WHO OPERATION [FIRST STEP]
 
 @test "create: blixd dies at each point" { tried blixd create; }
 @test "start: blixd dies at each point" { tried blixd start; }
-@test "stop: blixd dies at each point" { tried blixd stop; }
+@test "stop by the power button: blixd dies at each point" { tried blixd stop; }
+@test "stop by SIGTERM: blixd dies at each point" { tried blixd term; }
+@test "stop of one that is deaf to SIGTERM: blixd dies at each point" { tried blixd escalate; }
 @test "stop --force: blixd dies at each point" { tried blixd kill; }
 @test "update: blixd dies at each point" { tried blixd update; }
 @test "delete: blixd dies at each point" { tried blixd delete; }
 
-@test "start: blix-shim dies at each point" { tried shim start; }
+@test "blix-shim dies at each point of a start, of each kind of stop, and of a delete" {
+	local operation
+	for operation in start stop term kill delete; do tried shim "$operation"; done
+}
+
+@test "the shim of virtiofsd dies at each point of a start, a stop and a delete" {
+	local operation
+	for operation in start stop delete; do tried virtiofsd "$operation"; done
+}
 
 @test "real guests: blixd dies at some points, QEMU and its guest do not" {
 	command -v qemu-system-x86_64

@@ -1,0 +1,139 @@
+# The host of one run in $T, and the operations that are crashed. Sourced by enumerate and churn, after
+# tests/cluster/helpers.bash, inside tests/crash/apart.
+#
+# The runner has a tap and, but for `term` and `escalate`, a control socket on which it hears the power button. With
+# GUEST=toy it is QEMU with the toy kernel. With SUPERVISION=systemd the host has microvm@.service and a stand-in for
+# systemctl.
+# shellcheck disable=SC2034 # used by those who source it
+
+SUPERVISION=${SUPERVISION:-shim}
+WITHIN=60
+
+# Programs of a build with sanitizers take their time to start: fewer of them than the other tiers need.
+until_true() {
+	local until=$((SECONDS + WITHIN))
+	until "$@"; do
+		if [ "$SECONDS" -ge "$until" ]; then
+			echo "not true within $WITHIN s: $*" >&2
+			return 1
+		fi
+		sleep 0.05
+	done
+}
+
+program() { # PATH, its text on standard input
+	mkdir -p "$(dirname "$1")"
+	rm -f "$1"
+	cat >"$1"
+	chmod +x "$1"
+}
+
+# As upstream's: the second tap-down finds nothing and fails.
+make_taps() { # STORE
+	echo t-web >"$1/share/microvm/tap-interfaces"
+	program "$1/bin/tap-up" <<-'END'
+		#!/bin/sh
+		exec ip tuntap add name t-web mode tap
+	END
+	program "$1/bin/tap-down" <<-'END'
+		#!/bin/sh
+		exec ip link delete t-web
+	END
+}
+
+make_virtiofsd() { # STORE
+	mkdir -p "$1/share/microvm/virtiofs/ro"
+	echo host-virtiofs-ro.sock >"$1/share/microvm/virtiofs/ro/socket"
+	program "$1/bin/virtiofsd-run" <<-'END'
+		#!/usr/bin/perl
+		use IO::Socket::UNIX;
+		unlink 'host-virtiofs-ro.sock';
+		my $s = IO::Socket::UNIX->new(Type => SOCK_STREAM(), Local => 'host-virtiofs-ro.sock', Listen => 1) or die;
+		sleep 1 while 1;
+	END
+}
+
+runner_of() { # STORE
+	case ${GUEST:-} in
+	toy) program "$1/bin/microvm-run" <<-END ;;
+		#!/bin/sh
+		exec qemu-system-x86_64 -M microvm,accel=tcg -cpu qemu64 -m 16 -nodefaults -no-user-config -display none -serial stdio \
+			-kernel $BUILD/libexec/toy.elf
+	END
+	*) program "$1/bin/microvm-run" <<-END ;;
+		#!/bin/sh
+		$PWD/tests/fake/vmm "\${PWD##*/}.sock" guest \$\$ >/dev/null &
+		exec $FAKE/runner
+	END
+	esac
+}
+
+# The stand-ins, as programs of this host: what is made by them differs from run to run.
+make_programs() {
+	local store
+	cp -a "$FAKE" "$T/fake"
+	FAKE=$T/fake
+	for store in "$FAKE"/store*; do
+		make_taps "$store"
+		[ "${WHO:-}" != virtiofsd ] || make_virtiofsd "$store"
+		case ${OPERATION:-} in term | escalate) ;; *) runner_of "$store" ;; esac
+	done
+	mkdir -p "$T/libexec"
+	ln -s "$BUILD/libexec/"* "$T/libexec/"
+}
+
+# A VM that is not ours, beside it all.
+make_foreign() {
+	mkdir -p "$T/n1/microvms/foreign" "$T/n1/gcroots/microvm"
+	echo theirs >"$T/n1/microvms/foreign/disk.img"
+	ln -s "$FAKE/store" "$T/n1/microvms/foreign/current"
+	ln -s "$T/n1/microvms/foreign/current" "$T/n1/gcroots/microvm/foreign"
+}
+
+make_host() { # [JQ-FILTER]
+	make_programs
+	configure 1 '.retryMs = 20 | .libexecDir = "'"$T"'/libexec" | .supervision = "'"$SUPERVISION"'" | '"${1:-.}"
+	: >"$T/n1/microvms/.fake/witness"
+	make_foreign
+}
+
+get() { "$BATS_TEST_DIRNAME/request" "$T/n1/sock" GET "/v1/$1" 2>/dev/null; }
+answers() { [[ $(get nodes) == 200*'"phase":"Ready"'* ]]; }
+phase_is() { [[ $(get vms/web) == 200*'"phase":"'"$1"'"'* ]]; }
+is_gone() { [[ $(get vms/web) == 404* ]]; }
+base() { echo "path:/nix/store/00000000000000000000000000000000-gen$1-volume-source?narHash=sha256-fake"; }
+
+make_web() {
+	on 1 vm create web --flake "$(base 1)#web" "$@" --timeout 60s -q >/dev/null || return 1
+	echo data >"$T/n1/microvms/web/data.img"
+}
+stop_web() { on 1 vm stop web --force --timeout 60s -q >/dev/null; }
+
+# before_X makes what X begins with; begin_X asks for it, twice without harm; end_X is true when it is over.
+before_create() { :; }
+begin_create() { [[ $(get vms/web) == 200* ]] || on 1 vm create web --flake "$(base 1)#web" --no-wait; }
+end_create() { phase_is Running; }
+before_start() { make_web && stop_web; }
+begin_start() { on 1 vm start web --no-wait; }
+end_start() { phase_is Running || { [ "$WHO" = shim ] && phase_is Unknown; }; }
+# By the power button.
+before_stop() { make_web; }
+begin_stop() { on 1 vm stop web --no-wait; }
+end_stop() { phase_is Stopped; }
+# By SIGTERM: there is no control socket.
+before_term() { make_web; }
+begin_term() { begin_stop; }
+end_term() { end_stop; }
+# By SIGKILL, since it does not hear SIGTERM.
+before_escalate() { echo stubborn >"$T/n1/microvms/.fake/web" && make_web; }
+begin_escalate() { begin_stop; }
+end_escalate() { end_stop; }
+before_kill() { make_web; }
+begin_kill() { on 1 vm stop web --force --no-wait; }
+end_kill() { phase_is Stopped; }
+before_update() { make_web; }
+begin_update() { on 1 vm update web --flake "$(base 2)#web" --force --no-wait; }
+end_update() { [[ $(get vms/web) == 200*'"phase":"Running"'*'"desired":2,"current":2,"booted":2'* ]]; }
+before_delete() { make_web; }
+begin_delete() { is_gone || on 1 vm delete web --yes --no-wait; }
+end_delete() { is_gone; }
