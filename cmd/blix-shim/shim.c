@@ -313,9 +313,16 @@ static void reap(struct shim *s)
 			s->ended = true;
 			s->signaled = info.si_code != CLD_EXITED;
 			s->status = info.si_status;
+			crash_point("shim.program-ended");
 		}
 		(void)waitpid(info.si_pid, NULL, 0);
 	}
+}
+
+static void pass_on_term(struct shim *s)
+{
+	(void)process_signal(s->serve.pidfd, SIGTERM, NULL);
+	crash_point("shim.term-passed");
 }
 
 static void read_signals(struct shim *s)
@@ -324,7 +331,7 @@ static void read_signals(struct shim *s)
 
 	while (read(s->signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
 		if (info.ssi_signo == SIGTERM)
-			(void)process_signal(s->serve.pidfd, SIGTERM, NULL);
+			pass_on_term(s);
 		else if (info.ssi_signo == SIGCHLD)
 			reap(s);
 	}
