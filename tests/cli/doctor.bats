@@ -172,7 +172,7 @@ start_daemon() {
 	done
 }
 
-@test "leftovers: directories, a root, a tap, a shim; what is foreign is left alone" {
+@test "leftovers: directories, a root, a link, a shim; what is foreign is left alone" {
 	start_daemon
 	doctor
 	found daemon ok "$T/sock"
@@ -191,7 +191,7 @@ start_daemon() {
 	found leftovers warn "$T/state/vms/gone" "rm -r $T/state/vms/gone"
 	found leftovers warn "$T/run/vms/gone"
 	found leftovers warn "VM directory $T/microvms/gone"
-	found leftovers warn 'tap lo' 'ip link delete lo'
+	found leftovers warn 'link lo' 'ip link delete lo'
 	found leftovers warn "root $T/gcroots/absent"
 	[ "$(jq '[.findings[] | select(.check == "leftovers")] | length' <<<"$output")" = 5 ]
 	run ! grep -Eq 'foreign|kept' <<<"$output"
