@@ -13,6 +13,7 @@
   curl,
   gnutls,
   xxHash,
+  libsodium,
   util-linux,
   uthash,
   jansson,
@@ -40,6 +41,7 @@ stdenv.mkDerivation {
       inherit gnutls;
     })
     xxHash
+    libsodium
     util-linux # libsmartcols
     uthash
     # blix-agent is static

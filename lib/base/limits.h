@@ -8,6 +8,9 @@
 #define LIMIT_READY       256  /* console:TEXT; the text is searched in each console line */
 #define LIMIT_LABELS      32   /* per object; selectors loop over them */
 #define LIMIT_LABEL_VALUE 63
+#define LIMIT_SECRETS     32          /* of one VM: each is a file that is read at its start */
+#define LIMIT_SECRET      (64u << 10) /* a certificate chain with its key is under 16 KiB */
+#define LIMIT_SECRET_NAME 63
 #define LIMIT_CPUS        1024         /* above any host known */
 #define LIMIT_MEMORY      (1ULL << 44) /* 16 TiB */
 #define LIMIT_MESSAGE     1536         /* the last lines of a build log or console in a report */
