@@ -5,6 +5,7 @@
  *   session.c  HELLO, the table of streams, frames in and out
  *   exec.c     commands         copy.c   files
  *   freeze.c   filesystems      guest.c  shutdown, identity, what HELLO says
+ *   secret.c   values that the host keeps for this guest
  *
  * One thread, one poll. A stream is a row of `stream_kinds` with state of its own; it may read its
  * source only while the port takes what it yields, so memory is bounded by the windows.
@@ -19,13 +20,14 @@
 #include <stdbool.h>
 #include <sys/queue.h>
 
-#define AGENT_VERSION  "0.1.0"
-#define STREAMS        64           /* at once; the host is told `busy` beyond */
-#define STREAM_FDS     4            /* that one stream may poll */
-#define OUT_ENOUGH     (256u << 10) /* unsent bytes beyond which streams wait */
-#define OUT_MOST       (2u << 20)   /* and what they may still add while ending */
-#define HANGUP_MS      1000         /* from SIGHUP to SIGKILL */
-#define FREEZE_MOST_MS 60000
+#define AGENT_VERSION     "0.1.0"
+#define STREAMS           64           /* at once; the host is told `busy` beyond */
+#define STREAM_FDS        4            /* that one stream may poll */
+#define OUT_ENOUGH        (256u << 10) /* unsent bytes beyond which streams wait */
+#define OUT_MOST          (2u << 20)   /* and what they may still add while ending */
+#define HANGUP_MS         1000         /* from SIGHUP to SIGKILL */
+#define FREEZE_MOST_MS    60000
+#define SECRETS_DIRECTORY "/run/secrets"
 
 struct agent;
 struct stream;
@@ -63,6 +65,7 @@ LIST_HEAD(streams, stream);
 struct agent {
 	const char *port_path; /* NULL: the virtio port */
 	const char *run;       /* directory of the agent's own files */
+	const char *secrets;   /* NULL: SECRETS_DIRECTORY, which must be in memory */
 	int port;              /* -1: not open */
 	bool deaf;             /* what comes belongs to no session: read and drop */
 	bool talking;          /* a session is on */
@@ -109,7 +112,7 @@ void stream_error(struct stream *s, const struct blix_error *err);
 void stream_end(struct stream *s);
 
 extern const struct stream_kind exec_kind, copy_in_kind, copy_out_kind, freeze_kind, shutdown_kind,
-	identity_kind;
+	identity_kind, secret_kind;
 
 /* guest.c */
 json_t *guest_hello(const struct agent *a);

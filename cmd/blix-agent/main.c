@@ -22,11 +22,11 @@
 const char *argp_program_version = "blix-agent " AGENT_VERSION;
 
 struct options {
-	const char *port, *run;
+	const char *port, *run, *secrets;
 	bool ready_at_start, say_ready;
 };
 
-enum { OPTION_PORT = 0x100, OPTION_RUN, OPTION_READY };
+enum { OPTION_PORT = 0x100, OPTION_RUN, OPTION_SECRETS, OPTION_READY };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -38,6 +38,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case OPTION_RUN:
 		options->run = arg;
+		return 0;
+	case OPTION_SECRETS:
+		options->secrets = arg;
 		return 0;
 	case OPTION_READY:
 		options->ready_at_start = true;
@@ -156,6 +159,8 @@ int main(int argc, char **argv)
 		{"port", OPTION_PORT, "PATH", 0,
 	         "Speak to the host over PATH, a device or a Unix socket", 0},
 		{"run", OPTION_RUN, "DIR", 0, "Directory of the agent's own files (/run/blix)", 0},
+		{"secrets", OPTION_SECRETS, "DIR", 0,
+	         "Keep secrets in DIR, wherever that is (/run/secrets, in memory)", 0},
 		{"ready-at-start", OPTION_READY, NULL, 0, "The guest is ready when the agent runs",
 	         0},
 		{0},
@@ -184,6 +189,7 @@ int main(int argc, char **argv)
 	(void)sigaction(SIGHUP, &ignore, NULL);
 	a.port_path = options.port;
 	a.run = options.run;
+	a.secrets = options.secrets;
 	a.ready = options.ready_at_start;
 	buf_init(&a.out, OUT_MOST);
 	frame_reader_init(&a.in);

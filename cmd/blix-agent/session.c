@@ -10,7 +10,8 @@
 #include <stdio.h>
 
 static const struct stream_kind *const stream_kinds[] = {
-	&exec_kind, &copy_in_kind, &copy_out_kind, &freeze_kind, &shutdown_kind, &identity_kind,
+	&exec_kind,     &copy_in_kind,  &copy_out_kind, &freeze_kind,
+	&shutdown_kind, &identity_kind, &secret_kind,
 };
 
 bool session_has_room(const struct agent *a)

@@ -152,6 +152,27 @@ last() { # FIELD of EXIT or ERROR
 	[ "$(last message)" = '"the copy was cut off"' ]
 }
 
+@test "a secret becomes a file of root's alone, or is refused" {
+	mkdir s
+	kill "$AGENT"
+	until_true ended "$AGENT"
+	blix-agent --port "$T/port" --run "$T/run" --secrets "$T/s/secrets" 2>>agent.log 3>&- &
+	AGENT=$!
+	printf 'one\0two' | host '{"kind":"secret","name":"db"}'
+	[ "$(last exitCode)" = 0 ]
+	cmp s/secrets/db <(printf 'one\0two')
+	[ "$(stat -c %a s/secrets s/secrets/db | xargs)" = '700 400' ]
+	printf three | host '{"kind":"secret","name":"db"}'
+	[ "$(cat s/secrets/db)" = three ]
+	for name in '' . .. .db ../db a/b; do
+		run host '{"kind":"secret","name":"'"$name"'"}' </dev/null
+		[ "$(last code)" = '"invalid"' ] || return 1
+	done
+	run host '{"kind":"secret","name":"large"}' < <(head -c 65537 /dev/zero)
+	[ "$(last code)" = '"too-big"' ]
+	[ "$(ls s/secrets)" = db ]
+}
+
 @test "requests that are none are refused, and the session goes on" {
 	for request in '{"kind":"no"}' '{"argv":["true"]}' '{"kind":"exec"}' '{"kind":"exec","argv":[]}' \
 		'{"kind":"exec","argv":["true"],"surprise":1}' '{"kind":"exec","argv":[1]}' '{"kind":"exec","argv":["true"' \

@@ -25,7 +25,7 @@ static int port_listen(const char *path)
 
 static void port_agent(void)
 {
-	char here[FAKE_DIR], port[PATH_MAX], run[PATH_MAX], program[PATH_MAX];
+	char here[FAKE_DIR], port[PATH_MAX], run[PATH_MAX], secrets[PATH_MAX], program[PATH_MAX];
 	ssize_t got = readlink("/proc/self/exe", here, sizeof(here) - 1);
 
 	here[got > 0 ? got : 0] = '\0';
@@ -35,10 +35,11 @@ static void port_agent(void)
 		_exit(1);
 	(void)snprintf(port, sizeof(port), "%s/port", here);
 	(void)snprintf(run, sizeof(run), "%s/agent", here);
+	(void)snprintf(secrets, sizeof(secrets), "%s/secrets", here);
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 	(void)setenv("PATH", "/usr/bin:/bin", 1);
-	(void)execl(program, "blix-agent", "--port", port, "--run", run, "--ready-at-start",
-	            (char *)NULL);
+	(void)execl(program, "blix-agent", "--port", port, "--run", run, "--secrets", secrets,
+	            "--ready-at-start", (char *)NULL);
 	_exit(127);
 }
 
