@@ -74,10 +74,16 @@ static int send_one(struct cli *cli, const struct action *action, const char *na
 {
 	cleanup(freep) char *path = xasprintf("/v1/vms/%s%s", name, action->path);
 	struct client *client = cli_client(cli, err);
+	int rc;
 
 	if (client == NULL)
 		return -(int)err->code;
-	return client_call(client, action->method, path, action->body, ret, err);
+	rc = client_call(client, action->method, path, action->body, ret, err);
+	if (rc == 0 && (rc = secrets_send(cli, *ret, err)) < 0) {
+		cJSON_Delete(*ret);
+		*ret = NULL;
+	}
+	return rc;
 }
 
 /* An answer without metadata ({"deleted":true}) stands for a VM that is gone. */

@@ -55,6 +55,7 @@
 	X(INTERACTIVE, "interactive", 'i', NULL, "give the command standard input")                \
 	X(TTY, "tty", 't', NULL, "give the command a terminal")                                    \
 	X(ENV, "env", 0, "K[=V]", "variable of the command, else its own value here")              \
+	X(SECRET, "secret", 0, "NAME=FILE", "secret of the VM; '-': standard input; repeatable")   \
 	X(ENDPOINT, "endpoint", 0, "SOCKET", "unix:PATH of blixd; several separated by commas")    \
 	X(HELP, "help", 'h', NULL, "show this help")
 
@@ -119,10 +120,17 @@ extern const size_t n_verbs;
 #define COPIES_MAX 64  /* more is a directory */
 #define ENV_MAX    256 /* more is a file to copy */
 
+/* What --secret names, as read. */
+struct secret_value {
+	char *name;
+	const char *file;
+	struct buf bytes;
+};
+
 struct arguments {
 	const char *names[NAMES_MAX];
 	size_t n_names;
-	const char *env[ENV_MAX];
+	char *env[ENV_MAX];
 	size_t n_env;
 	struct {
 		const char *text;
@@ -133,6 +141,8 @@ struct arguments {
 	size_t n_command;
 	const char *values[OPTION_COUNT]; /* NULL: not given; "" for flags */
 	struct labels labels;
+	struct secrets secrets;                       /* names, sorted */
+	struct secret_value values_of[LIMIT_SECRETS]; /* in the order given */
 	enum vm_restart restart;
 	uint32_t cpus;
 	uint64_t memory_bytes, grace_ms, deadline_ms, tail;
@@ -170,6 +180,7 @@ const struct verb *verb_find(char *const words[], size_t n, size_t *ret_words,
 bool verb_is_noun(const char *word);
 
 /* options.c */
+void arguments_done(struct arguments *arguments);
 /* Takes noun and verb out of argv, wherever options stand. */
 int arguments_parse(struct cli *cli, int argc, char **argv, struct blix_error *err);
 
@@ -233,10 +244,21 @@ struct watch {
 	enum condition condition;
 	bool begun;    /* this command set it going: an end before the condition is a failure */
 	cJSON *object; /* the last one seen; NULL: not yet, or gone */
-	char operation[24]; /* UPDATED: of the update that is waited for */
+	char operation[24];  /* UPDATED: of the update that is waited for */
+	uint64_t sent_epoch; /* the placement that was sent its secrets */
 };
 /* Waits until the condition holds; 0, or why it cannot. */
 int watch_run(struct cli *cli, struct watch *watch, struct blix_error *err);
+
+/* secret.c */
+int secret_take(struct arguments *arguments, const char *text, struct blix_error *err);
+/* Reads what --secret names. */
+int secrets_read(struct cli *cli, struct blix_error *err);
+/* To the node of the VM, which is an object of the API. */
+int secrets_send(struct cli *cli, const cJSON *vm, struct blix_error *err);
+/* While a VM is waited for: sends them as soon as it has a node, and again when it has another. */
+int secrets_follow(struct cli *cli, struct watch *watch, struct blix_error *err);
+void secrets_free(struct arguments *arguments);
 
 /* action.c: a mutation of several VMs */
 struct action {

@@ -30,7 +30,7 @@ static void cli_done(struct cli *cli)
 {
 	client_free(cli->client);
 	settings_done(&cli->settings);
-	labels_done(&cli->arguments.labels);
+	arguments_done(&cli->arguments);
 }
 
 /* An error in the options themselves still speaks the format that they ask for. */

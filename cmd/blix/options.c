@@ -88,13 +88,17 @@ static int parse_grace(struct arguments *arguments, const char *text, struct bli
 	return rc;
 }
 
-static int take_env(struct arguments *arguments, const char *text, struct blix_error *err)
+/* A value does not stay where `ps` and /proc show it. */
+static int take_env(struct arguments *arguments, char *text, struct blix_error *err)
 {
 	if (text[0] == '=' || text[0] == '\0')
-		return blix_fail(err, BLIX_E_INVALID, "'%.64s' is not K=V", text);
+		return blix_fail(err, BLIX_E_INVALID, "a variable is K=V or K");
 	if (arguments->n_env == array_size(arguments->env))
 		return blix_fail(err, BLIX_E_INVALID, "more than %d variables", ENV_MAX);
-	arguments->env[arguments->n_env++] = text;
+	arguments->env[arguments->n_env++] = xstrdup(text);
+	text = strchr(text, '=');
+	if (text != NULL)
+		explicit_bzero(text + 1, strlen(text + 1));
 	return 0;
 }
 
@@ -107,6 +111,16 @@ static int take_copy(struct arguments *arguments, const char *text, bool in, str
 	return 0;
 }
 
+void arguments_done(struct arguments *arguments)
+{
+	for (size_t i = 0; i < arguments->n_env; i++) {
+		explicit_bzero(arguments->env[i], strlen(arguments->env[i]));
+		free(arguments->env[i]);
+	}
+	secrets_free(arguments);
+	labels_done(&arguments->labels);
+}
+
 static bool needs_command(const struct verb *verb)
 {
 	return verb->operand == OPERAND_VM_COMMAND || verb->operand == OPERAND_RUN;
@@ -117,7 +131,7 @@ static bool takes_command(const struct verb *verb)
 	return needs_command(verb) || verb->operand == OPERAND_VM_SSH;
 }
 
-static int option_take(struct cli *cli, enum option_index option, const char *text,
+static int option_take(struct cli *cli, enum option_index option, char *text,
                        struct blix_error *err)
 {
 	struct arguments *arguments = &cli->arguments;
@@ -141,8 +155,10 @@ static int option_take(struct cli *cli, enum option_index option, const char *te
 		rc = parse_u64(value, &arguments->tail, err);
 	else if (option == OPTION_COPY || option == OPTION_COPY_OUT)
 		rc = take_copy(arguments, value, option == OPTION_COPY, err);
-	else if (option == OPTION_ENV)
-		rc = take_env(arguments, value, err);
+	else if (option == OPTION_ENV && text != NULL)
+		rc = take_env(arguments, text, err);
+	else if (option == OPTION_SECRET)
+		rc = secret_take(arguments, value, err);
 	else if (option == OPTION_NODE)
 		rc = parse_name("node name", value, err);
 	return rc < 0 ? blix_wrap(err, "--%s", option_rows[option].name) : 0;

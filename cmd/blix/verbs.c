@@ -19,8 +19,8 @@ const struct verb verbs[] = {
 	{"vm", "create", NULL, "create VMs and wait until they run", "NAME... --flake REF[#ATTR]",
          "blix vm create web --flake github:me/vms#web --memory 1GiB",
          WITH(FLAKE) | WITH(CPUS) | WITH(MEMORY) | WITH(HYPERVISOR) | WITH(LABEL) | WITH(READY) |
-                 WITH(NODE) | WITH(RESTART) | WITH(STOPPED) | WITH(PLAIN) | WITH(DRY_RUN) |
-                 WITH(NO_WAIT) | WITH_COMMON,
+                 WITH(NODE) | WITH(RESTART) | WITH(STOPPED) | WITH(PLAIN) | WITH(SECRET) |
+                 WITH(DRY_RUN) | WITH(NO_WAIT) | WITH_COMMON,
          1, MANY, OPERAND_NEW_VM, PATIENCE_WAIT, vm_create_run},
 	{"vm", "list", "ls", "list VMs", "", "blix vm list -l tier=web",
          WITH(SELECTOR) | WITH_TABLE | WITH_COMMON, 0, 0, OPERAND_NONE, PATIENCE_CALL, vm_list_run},
@@ -51,10 +51,10 @@ const struct verb verbs[] = {
 	{"vm", "adopt", NULL, "take over a microVM that is on a node already", "NAME --node N",
          "blix vm adopt web --node n1", WITH(NODE) | WITH(PLAIN) | WITH(NO_WAIT) | WITH_COMMON, 1,
          1, OPERAND_NEW_VM, PATIENCE_WAIT, vm_adopt_run},
-	{"vm", "set", NULL, "change CPUs, memory, labels or restart policy of VMs",
+	{"vm", "set", NULL, "change CPUs, memory, labels, restart policy or secrets of VMs",
          "NAME... [--cpus N] [--memory SIZE]", "blix vm set web --memory 2GiB",
-         WITH(CPUS) | WITH(MEMORY) | WITH(LABEL) | WITH(RESTART) | WITH_CHOICE | WITH(NO_WAIT) |
-                 WITH_COMMON,
+         WITH(CPUS) | WITH(MEMORY) | WITH(LABEL) | WITH(RESTART) | WITH(SECRET) | WITH_CHOICE |
+                 WITH(NO_WAIT) | WITH_COMMON,
          0, MANY, OPERAND_VM, PATIENCE_WAIT, vm_set_run},
 	{"vm", "update", NULL, "lock and build VMs anew and boot that, where there is news",
          "NAME... [--flake REF[#ATTR]]", "blix vm update web --auto-rollback",
@@ -93,9 +93,10 @@ const struct verb verbs[] = {
          "blix vm why web", WITH_COMMON, 1, 1, OPERAND_VM, PATIENCE_CALL, vm_why_run},
 	{"", "run", NULL, "run a command in a fresh VM and delete it", "REF[#ATTR] -- COMMAND...",
          "blix run github:me/vms#test --copy ./suite:/suite -- /suite/run",
-         WITH(NAME) | WITH(COPY) | WITH(COPY_OUT) | WITH(ENV) | WITH(KEEP) | WITH(INTERACTIVE) |
-                 WITH(TTY) | WITH(CPUS) | WITH(MEMORY) | WITH(HYPERVISOR) | WITH(LABEL) |
-                 WITH(NODE) | WITH(ENDPOINT) | WITH(TIMEOUT) | WITH(QUIET) | WITH(HELP),
+         WITH(NAME) | WITH(COPY) | WITH(COPY_OUT) | WITH(ENV) | WITH(SECRET) | WITH(KEEP) |
+                 WITH(INTERACTIVE) | WITH(TTY) | WITH(CPUS) | WITH(MEMORY) | WITH(HYPERVISOR) |
+                 WITH(LABEL) | WITH(NODE) | WITH(ENDPOINT) | WITH(TIMEOUT) | WITH(QUIET) |
+                 WITH(HELP),
          1, 1, OPERAND_RUN, PATIENCE_WAIT, run_run},
 	{"", "wait", NULL, "wait until a condition of a VM holds", "vm/NAME --for=CONDITION",
          "blix wait vm/web --for=ready --timeout 2m", WITH(FOR) | WITH_COMMON, 1, 1,

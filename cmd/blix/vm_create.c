@@ -51,6 +51,7 @@ int create_spec(struct cli *cli, struct vm_spec *spec, struct blix_error *err)
 {
 	const struct arguments *arguments = &cli->arguments;
 	const char *const *values = arguments->values;
+	int rc;
 
 	spec->cpus = arguments->cpus;
 	spec->memory_bytes = arguments->memory_bytes;
@@ -65,13 +66,20 @@ int create_spec(struct cli *cli, struct vm_spec *spec, struct blix_error *err)
 	if (given(cli, OPTION_STOPPED))
 		spec->power = VM_POWER_STOPPED;
 	for (size_t i = 0; i < arguments->labels.n; i++) {
-		int rc = labels_set(&spec->labels, arguments->labels.items[i].key,
-		                    arguments->labels.items[i].value, err);
-
+		rc = labels_set(&spec->labels, arguments->labels.items[i].key,
+		                arguments->labels.items[i].value, err);
 		if (rc < 0)
 			return rc;
 	}
-	return flake_take(cli, spec, err);
+	secrets_copy(&spec->secrets, &arguments->secrets);
+	if (spec->secrets.n > 0 && (given(cli, OPTION_STOPPED) || given(cli, OPTION_NO_WAIT))) {
+		(void)blix_fail(err, BLIX_E_INVALID, "--secret with --%s",
+		                given(cli, OPTION_STOPPED) ? "stopped" : "no-wait");
+		blix_hint(err, "a secret is kept on the VM's node, which must be waited for");
+		return -(int)BLIX_E_INVALID;
+	}
+	rc = secrets_read(cli, err);
+	return rc < 0 ? rc : flake_take(cli, spec, err);
 }
 
 /* Checks the spec as `name` would have it and makes the request's body. */

@@ -1,8 +1,10 @@
 /* blix vm set: edits the spec of VMs. Other resources are rendered at once and count from the next
- * restart; this waits until that is built. */
+ * restart; this waits until that is built. Values of secrets are no part of a spec: they go to the
+ * VM's node, and from there to a guest that runs. */
 #include "cli.h"
 
-static int set_fill(const struct cli *cli, cJSON *body, struct blix_error *err)
+/* *ret_only: there is nothing but secrets. */
+static int set_fill(const struct cli *cli, cJSON *body, bool *ret_only, struct blix_error *err)
 {
 	const struct arguments *arguments = &cli->arguments;
 	cJSON *labels = json_object();
@@ -20,8 +22,12 @@ static int set_fill(const struct cli *cli, cJSON *body, struct blix_error *err)
 	if (given(cli, OPTION_CPUS) || given(cli, OPTION_MEMORY) || given(cli, OPTION_RESTART) ||
 	    arguments->labels.n > 0)
 		return 0;
+	if (arguments->secrets.n > 0) {
+		*ret_only = true;
+		return 0;
+	}
 	(void)blix_fail(err, BLIX_E_INVALID, "nothing to set");
-	blix_hint(err, "give --cpus, --memory, --label or --restart");
+	blix_hint(err, "give --cpus, --memory, --label, --restart or --secret");
 	return -(int)BLIX_E_INVALID;
 }
 
@@ -31,9 +37,12 @@ int vm_set_run(struct cli *cli)
 	struct action action = {
 		.method = "POST", .path = "/set", .body = body, .condition = CONDITION_NONE};
 	struct blix_error err;
+	bool only_secrets = false;
 
-	if (set_fill(cli, body, &err) < 0)
+	if (set_fill(cli, body, &only_secrets, &err) < 0 || secrets_read(cli, &err) < 0)
 		return talk_error(cli, NULL, NULL, &err);
+	if (only_secrets)
+		action = (struct action){.method = "GET", .path = "", .condition = CONDITION_NONE};
 	if (given(cli, OPTION_CPUS) || given(cli, OPTION_MEMORY))
 		action.condition = CONDITION_UPDATED;
 	return action_run(cli, &action);

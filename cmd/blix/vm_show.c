@@ -33,6 +33,20 @@ static void show_labels(const cJSON *object)
 		print_field("labels", text);
 }
 
+static void show_secrets(const cJSON *object)
+{
+	const cJSON *name;
+	struct buf line;
+
+	buf_init(&line, LIMIT_SECRETS * (LIMIT_SECRET_NAME + 2) + 64);
+	cJSON_ArrayForEach (name, at(object, "spec.secrets"))
+		(void)buf_printf(&line, "%s%s", line.len > 0 ? ", " : "", name->valuestring);
+	if (line.len > 0 && true_at(object, "status.secretsGiven"))
+		(void)buf_add_string(&line, " (the guest has them)");
+	print_field("secrets", line.data != NULL ? line.data : "");
+	buf_done(&line);
+}
+
 static void show_spec(const cJSON *object)
 {
 	print_fieldf("flake", "%s#%s", text_at(object, "spec.flake"), text_at(object, "spec.attr"));
@@ -42,6 +56,7 @@ static void show_spec(const cJSON *object)
 	print_field("only on node", text_at(object, "spec.node"));
 	if (true_at(object, "spec.plain"))
 		print_field("plain", "yes");
+	show_secrets(object);
 	show_labels(object);
 }
 

@@ -291,6 +291,9 @@ int watch_run(struct cli *cli, struct watch *watch, struct blix_error *err)
 		(void)snprintf(watch->operation, sizeof(watch->operation), "%s",
 		               text_at(watch->object, "status.update.operation"));
 	while (rc == 0) {
+		rc = secrets_follow(cli, watch, err);
+		if (rc < 0)
+			return rc;
 		if (watch->condition == CONDITION_UPDATED)
 			rc = judge(watch, err);
 		if (rc == 0 && holds(watch))

@@ -47,6 +47,7 @@ struct exchange {
 	const char *method;
 	const char *path;
 	const char *body; /* NULL: none */
+	size_t n;         /* of a body that is no JSON; 0: it is */
 	uint64_t request; /* 0: not a mutation */
 	long status;
 	struct buf answer;
@@ -232,7 +233,9 @@ static struct curl_slist *headers_make(const struct client *client, const struct
 	char line[64];
 
 	if (exchange->body != NULL)
-		headers = headers_add(headers, "Content-Type: application/json");
+		headers = headers_add(headers, exchange->n > 0
+		                                       ? "Content-Type: application/octet-stream"
+		                                       : "Content-Type: application/json");
 	if (exchange->request == 0)
 		return headers;
 	(void)snprintf(line, sizeof(line), "Blix-Session: %" PRIu64, client->session);
@@ -322,7 +325,8 @@ static int exchange_send(struct client *client, struct exchange *exchange, bool 
 		must_set(curl_easy_setopt(curl, CURLOPT_POST, 1L));
 		must_set(curl_easy_setopt(curl, CURLOPT_POSTFIELDS,
 		                          exchange->body != NULL ? exchange->body : ""));
-		must_set(curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE, -1L));
+		must_set(curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE,
+		                          exchange->n > 0 ? (long)exchange->n : -1L));
 	}
 	must_set(curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, exchange->method));
 	must_set(curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers));
@@ -429,6 +433,18 @@ int client_call(struct client *client, const char *method, const char *path, con
 			rc = -(int)BLIX_E_INTERNAL;
 		}
 	}
+	buf_done(&exchange.answer);
+	return rc;
+}
+
+int client_put(struct client *client, const char *path, const void *data, size_t n,
+               struct blix_error *err)
+{
+	struct exchange exchange = {.method = "PUT", .path = path, .body = data, .n = n};
+	int rc;
+
+	buf_init(&exchange.answer, LIMIT_BODY);
+	rc = exchange_run(client, &exchange, err);
 	buf_done(&exchange.answer);
 	return rc;
 }

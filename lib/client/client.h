@@ -35,6 +35,9 @@ void client_freep(struct client **client);
  * answer of 400 or above is the error that its body describes. */
 int client_call(struct client *client, const char *method, const char *path, const cJSON *body,
                 cJSON **ret_answer, struct blix_error *err);
+/* PUT of bytes as they are; the answer is dropped. */
+int client_put(struct client *client, const char *path, const void *data, size_t n,
+               struct blix_error *err);
 /* Bytes of a log. `ret_next` is the offset to go on from. */
 int client_text(struct client *client, const char *path, struct buf *out, uint64_t *ret_next,
                 bool *ret_ended, struct blix_error *err);

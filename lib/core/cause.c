@@ -22,6 +22,8 @@ static const struct {
 	{"start-failed", CAUSE_START},
 	{"not-ready", CAUSE_START},
 	{"not-running", CAUSE_START},
+	{"waits-for-secrets", CAUSE_START},
+	{"secrets-not-taken", CAUSE_START},
 	{"disk-locked", CAUSE_START},
 	{"disk-missing", CAUSE_START},
 	{"no-kvm", CAUSE_START},
@@ -67,6 +69,7 @@ static const struct {
 	{"nix-misconfigured", CAUSE_NODE},
 	{"nix-too-old", CAUSE_NODE},
 	{"status-failed", CAUSE_NODE},
+	{"secret-unreadable", CAUSE_NODE},
 	{"foreign-directory", CAUSE_NODE},
 	/* clang-format on */
 };

@@ -11,7 +11,7 @@
 #include "core/node.h"
 #include "core/vm.h"
 
-#define COMMAND_VERSION 2
+#define COMMAND_VERSION 3
 
 enum command_kind {
 	COMMAND_VM_CREATE = 1,
@@ -68,6 +68,7 @@ enum vm_report_kind {
 	VM_REPORT_STOP = 15,      /* a step of its stop begins. stop */
 	VM_REPORT_PAUSED = 16,    /* its hypervisor holds it, or could not: code, reason, message */
 	VM_REPORT_RESUMED = 17,   /* the same, the other way */
+	VM_REPORT_SECRETS = 18,   /* its guest has them, or not yet: code, reason, message */
 	VM_REPORT_KIND_COUNT
 };
 

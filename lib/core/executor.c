@@ -71,6 +71,7 @@ static struct executor_vm *lookup_or_add(struct executor *e, uint64_t uid)
 	vm->told = PROGRESS_NONE;
 	TAILQ_INIT(&vm->reports);
 	text_set(&vm->desired.out_path, "");
+	text_set(&vm->desired.wait_message, "");
 	text_set(&vm->seen.runner, "");
 	text_set(&vm->seen.booted, "");
 	return vm;
@@ -99,6 +100,7 @@ static void vm_remove(struct turn *t, struct executor_vm *vm)
 	memmove((void *)(t->e->vms + at), (void *)(t->e->vms + at + 1),
 	        (t->e->n - at) * sizeof(*t->e->vms));
 	text_set(&vm->desired.out_path, NULL);
+	text_set(&vm->desired.wait_message, NULL);
 	text_set(&vm->seen.runner, NULL);
 	text_set(&vm->seen.booted, NULL);
 	text_set(&vm->seen.message, NULL);
@@ -181,8 +183,10 @@ static void seen_set(struct executor_vm *vm, const struct executor_seen *seen)
 	if (strcmp(booted, seen->booted != NULL ? seen->booted : "") != 0)
 		text_set(&vm->seen.booted, seen->booted != NULL ? seen->booted : "");
 	text_set(&vm->seen.message, seen->message);
-	if (seen->process == PROCESS_NONE)
+	if (seen->process == PROCESS_NONE) {
 		vm->stop = STOP_NONE;
+		vm->secrets_given = false;
+	}
 }
 
 static void on_desired(struct turn *t, const struct executor_event *event)
@@ -190,7 +194,8 @@ static void on_desired(struct turn *t, const struct executor_event *event)
 	const struct executor_desired *desired = event->desired;
 	struct executor_vm *vm = lookup_or_add(t->e, desired->uid);
 	bool moved = vm->wanted && vm->desired.epoch != desired->epoch;
-	const char *out_path = vm->desired.out_path;
+	const char *out_path = vm->desired.out_path, *message = vm->desired.wait_message;
+	const char *waits = desired->wait_message != NULL ? desired->wait_message : "";
 	uint32_t grace_ms = vm->desired.grace_ms;
 	enum vm_phase phase = vm->desired.phase;
 	uint32_t crashes = vm->desired.crashes;
@@ -204,6 +209,10 @@ static void on_desired(struct turn *t, const struct executor_event *event)
 	}
 	vm->desired = *desired;
 	vm->desired.out_path = out_path;
+	vm->desired.wait_message = message;
+	if (moved || strcmp(message, waits) != 0)
+		vm->wait_told = false;
+	text_set(&vm->desired.wait_message, waits);
 	if (strcmp(out_path, desired->out_path) != 0) {
 		/* Another system: what failed before says nothing about it. */
 		text_set(&vm->desired.out_path, desired->out_path);
@@ -270,6 +279,17 @@ static void on_ready(struct turn *t, struct executor_vm *vm, uint32_t ms)
 	visit(t, vm);
 }
 
+/* That they were given is told when the state knows that it runs; a failure at once. */
+static void on_secrets(struct turn *t, struct executor_vm *vm, const struct executor_event *event)
+{
+	if (vm->seen.process != PROCESS_RUNNING)
+		return;
+	vm->secrets_given = event->code == BLIX_OK;
+	if (!vm->secrets_given && vm->alive && !vm->ended)
+		report_secrets(t, vm, event->code, event->reason, event->message);
+	visit(t, vm);
+}
+
 static void on_tick(struct turn *t)
 {
 	struct executor_vm *vm, *next;
@@ -298,6 +318,9 @@ static void on_vm(struct turn *t, const struct executor_event *event)
 		break;
 	case EXECUTOR_READY:
 		on_ready(t, vm, event->ms);
+		break;
+	case EXECUTOR_SECRETS:
+		on_secrets(t, vm, event);
 		break;
 	case EXECUTOR_DONE:
 		if (event->seen != NULL)

@@ -10,7 +10,8 @@
  * Happy path of a start: DESIRED(Scheduled) -> CREATE, report Building; DONE -> START, report
  * Starting; DONE, seen running, and still so a moment later -> report Running; READY -> report
  * Ready. A build or start that fails is reported as Retry and made again after a doubled wait; the
- * third is Failed. A runner that ends is reported as Exited: the state knows its restart policy and
+ * third is Failed. What waits for its secrets is told so, once, and started when they are there. A
+ * runner that ends is reported as Exited: the state knows its restart policy and
  * answers with the phase that follows; only the pause before the next start is kept here.
  */
 #ifndef BLIX_CORE_EXECUTOR_H
@@ -44,11 +45,16 @@ struct executor_desired {
 	bool updating;  /* this node is to resolve its next system, while it goes on */
 	bool preparing; /* this node is to build that one, while it goes on */
 	bool ready;
+	bool secrets_given;
 	uint32_t grace_ms;
 	uint64_t pid;         /* as last reported */
 	uint32_t crashes;     /* ends in a row */
 	uint32_t retry_in_ms; /* the start after the last of them is due then */
 	const char *out_path; /* the runner it should run, "" while unresolved; copied */
+	/* Why it is not to be started though it is built; reason "": it may be. */
+	enum blix_code wait_code;
+	char wait_reason[40];
+	const char *wait_message; /* NULL is ""; copied */
 };
 
 enum executor_directory { DIRECTORY_NONE, DIRECTORY_OURS, DIRECTORY_FOREIGN };
@@ -80,6 +86,7 @@ enum executor_event_kind {
 	EXECUTOR_LOOKED,    /* the host was looked at once: acting may begin */
 	EXECUTOR_SEEN,      /* uid, seen */
 	EXECUTOR_READY,     /* uid, ms: the guest says that it is ready */
+	EXECUTOR_SECRETS,   /* uid, code: its guest has its secrets, or why not: reason, message */
 	EXECUTOR_DONE,      /* uid: the action under way ended. code and why; ms; seen if looked */
 	EXECUTOR_REPORTED,  /* uid: the report under way was answered. code, revision */
 	EXECUTOR_TICK       /* the time that the last step asked for has come */

@@ -24,7 +24,7 @@ enum progress {
 };
 
 struct executor_vm {
-	struct executor_desired desired; /* out_path is owned */
+	struct executor_desired desired; /* out_path and wait_message are owned */
 	bool wanted;                     /* false: only waits for the end of its action */
 	struct executor_seen seen;       /* runner and message are owned */
 
@@ -42,6 +42,8 @@ struct executor_vm {
 	bool alive;        /* it ran in this epoch, and how that ended was not yet told */
 	uint64_t alive_ms; /* now of the START that brought it up; 0: found running */
 	bool was_ready;
+	bool secrets_given; /* to the run that is seen */
+	bool wait_told;     /* why it waits: desired.wait_reason */
 	uint64_t stable_ms; /* from then on its run counts as stable */
 	bool stable_told;
 	uint32_t build_ms, start_ms;
@@ -102,6 +104,9 @@ void report_progress(struct turn *t, struct executor_vm *vm, enum progress progr
 void report_ready(struct turn *t, struct executor_vm *vm, uint32_t ms);
 /* The runner ended by itself; failure NULL: cleanly. */
 void report_exited(struct turn *t, struct executor_vm *vm, const struct executor_event *failure);
+/* code BLIX_OK: its guest has them. */
+void report_secrets(struct turn *t, struct executor_vm *vm, enum blix_code code, const char *reason,
+                    const char *message);
 void report_stable(struct turn *t, struct executor_vm *vm);
 /* Paused or Resumed, or why it could not be. */
 void report_power(struct turn *t, struct executor_vm *vm, enum vm_report_kind kind,

@@ -156,6 +156,22 @@ void report_exited(struct turn *t, struct executor_vm *vm, const struct executor
 	xreplace(&r->message, failure->message != NULL ? failure->message : "");
 }
 
+void report_secrets(struct turn *t, struct executor_vm *vm, enum blix_code code, const char *reason,
+                    const char *message)
+{
+	struct vm_report *r;
+
+	/* A guest that never was told to run cannot lack anything. */
+	if (vm->seen.process == PROCESS_RUNNING)
+		report_progress(t, vm, PROGRESS_RUNNING);
+	else
+		vm->told = PROGRESS_NONE; /* the state shows it Scheduled */
+	r = report_add(t, vm, VM_REPORT_SECRETS);
+	r->code = code;
+	xreplace(&r->reason, reason != NULL ? reason : "");
+	xreplace(&r->message, message != NULL ? message : "");
+}
+
 void report_stable(struct turn *t, struct executor_vm *vm)
 {
 	vm->stable_told = true;

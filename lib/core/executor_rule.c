@@ -114,6 +114,14 @@ static void tell_stable(struct turn *t, struct executor_vm *vm)
 		turn_wake_at(t, vm, vm->stable_ms);
 }
 
+/* The guest has its secrets: told once the state knows that it runs. */
+static void tell_secrets(struct turn *t, struct executor_vm *vm)
+{
+	if (vm->secrets_given && !vm->desired.secrets_given && !vm->unsettled &&
+	    vm->told >= PROGRESS_RUNNING)
+		report_secrets(t, vm, BLIX_OK, "", "");
+}
+
 /* What the hypervisor is to do about the guest's CPUs, once the state and this machine agree. */
 static void hold_or_release(struct turn *t, struct executor_vm *vm)
 {
@@ -143,6 +151,7 @@ static void keep_running(struct turn *t, struct executor_vm *vm)
 		turn_wake_at(t, vm, vm->alive_ms + EXECUTOR_SETTLE_MS);
 	else
 		report_progress(t, vm, PROGRESS_RUNNING);
+	tell_secrets(t, vm);
 	tell_stable(t, vm);
 	hold_or_release(t, vm);
 }
@@ -160,6 +169,15 @@ static void fail_foreign(struct turn *t, struct executor_vm *vm)
 	     true);
 }
 
+/* Built, and something is missing that somebody must bring. */
+static void tell_waiting(struct turn *t, struct executor_vm *vm)
+{
+	if (!vm->wait_told)
+		report_secrets(t, vm, vm->desired.wait_code, vm->desired.wait_reason,
+		               vm->desired.wait_message);
+	vm->wait_told = true;
+}
+
 static void make_running(struct turn *t, struct executor_vm *vm)
 {
 	bool built = vm->seen.directory == DIRECTORY_OURS &&
@@ -174,6 +192,8 @@ static void make_running(struct turn *t, struct executor_vm *vm)
 		fail_foreign(t, vm);
 	} else if (vm->alive || vm->told >= PROGRESS_RUNNING || vm->told == PROGRESS_UNKNOWN) {
 		handle_exit(t, vm);
+	} else if (built && vm->desired.wait_reason[0] != '\0') {
+		tell_waiting(t, vm);
 	} else if (built) {
 		report_progress(t, vm, PROGRESS_STARTING);
 		vm->alive_ms = t->now_ms;

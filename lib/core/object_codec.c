@@ -25,6 +25,9 @@ void put_spec(struct buf *out, const struct vm_spec *spec)
 		put_string(out, spec->labels.items[i].key);
 		put_string(out, spec->labels.items[i].value);
 	}
+	put_u32(out, (uint32_t)spec->secrets.n);
+	for (size_t i = 0; i < spec->secrets.n; i++)
+		put_string(out, spec->secrets.names[i]);
 }
 
 void get_spec(struct codec *in, struct vm_spec *spec)
@@ -48,6 +51,14 @@ void get_spec(struct codec *in, struct vm_spec *spec)
 		cleanup(freep) char *value = get_string(in, LIMIT_LABEL_VALUE);
 
 		if (!in->failed && labels_set(&spec->labels, key, value, NULL) < 0)
+			in->failed = true;
+	}
+	n = get_enum(in, LIMIT_SECRETS + 1);
+	secrets_done(&spec->secrets);
+	for (uint32_t i = 0; i < n && !in->failed; i++) {
+		cleanup(freep) char *name = get_string(in, LIMIT_SECRET_NAME);
+
+		if (!in->failed && secrets_add(&spec->secrets, name, NULL) < 0)
 			in->failed = true;
 	}
 }
@@ -214,6 +225,7 @@ static void get_marks(struct codec *in, struct operation_marks *marks)
 static void put_status(struct buf *out, const struct vm *vm)
 {
 	put_u8(out, vm->ready);
+	put_u8(out, vm->secrets_given);
 	put_u8(out, vm->restart);
 	put_u8(out, vm->ending);
 	put_u8(out, vm->drop_volumes);
@@ -243,6 +255,7 @@ static void put_status(struct buf *out, const struct vm *vm)
 static void get_status(struct codec *in, struct vm *vm)
 {
 	vm->ready = get_bool(in);
+	vm->secrets_given = get_bool(in);
 	vm->restart = get_bool(in);
 	vm->ending = get_bool(in);
 	vm->drop_volumes = get_bool(in);

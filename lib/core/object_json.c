@@ -33,6 +33,15 @@ static void add_u64_known(cJSON *object, const char *key, uint64_t value)
 		json_add_u64(object, key, value);
 }
 
+static cJSON *secrets_json(const struct secrets *secrets)
+{
+	cJSON *names = json_array();
+
+	for (size_t i = 0; i < secrets->n; i++)
+		json_push_string(names, secrets->names[i]);
+	return names;
+}
+
 static cJSON *spec_json(const struct vm_spec *spec)
 {
 	cJSON *object = json_object();
@@ -48,6 +57,8 @@ static cJSON *spec_json(const struct vm_spec *spec)
 	json_add_string(object, "node", spec->node);
 	if (spec->plain)
 		json_add_bool(object, "plain", true);
+	if (spec->secrets.n > 0)
+		json_add(object, "secrets", secrets_json(&spec->secrets));
 	return object;
 }
 
@@ -164,6 +175,8 @@ static cJSON *status_json(const struct vm *vm, const struct state *state)
 	json_add_string(status, "resolver", node_name(state, vm->resolver));
 	if (vm->spec.ready[0] != '\0')
 		json_add_bool(status, "ready", vm->ready);
+	if (vm->spec.secrets.n > 0)
+		json_add_bool(status, "secretsGiven", vm->secrets_given);
 	add_cause(status, vm, state);
 	if (vm->resolved_set)
 		json_add(status, "resolved", resolved_json(&vm->resolved));
@@ -388,11 +401,25 @@ static int power_parse(const cJSON *object, enum vm_power *ret, struct blix_erro
 	return 0;
 }
 
+static int secrets_parse(const cJSON *object, struct secrets *secrets, struct blix_error *err)
+{
+	const cJSON *names = NULL, *item;
+	int rc = json_get_array(object, "secrets", &names, err);
+
+	cJSON_ArrayForEach (item, names) {
+		if (rc == 0 && !cJSON_IsString(item))
+			rc = blix_fail(err, BLIX_E_INVALID, "secrets are names");
+		if (rc == 0)
+			rc = secrets_add(secrets, item->valuestring, err);
+	}
+	return rc;
+}
+
 static int spec_parse(const cJSON *object, struct vm_spec *spec, struct blix_error *err)
 {
 	static const char *const keys[] = {
 		"flake",         "attr",  "cpus", "memoryBytes", "hypervisor", "powerState",
-		"restartPolicy", "ready", "node", "plain",       NULL};
+		"restartPolicy", "ready", "node", "plain",       "secrets",    NULL};
 	const char *restart = vm_restart_name(VM_RESTART_ON_FAILURE);
 	uint64_t cpus = 0;
 	int rc;
@@ -407,6 +434,7 @@ static int spec_parse(const cJSON *object, struct vm_spec *spec, struct blix_err
 	    (rc = json_get_u64(object, "memoryBytes", &spec->memory_bytes, err)) < 0 ||
 	    (rc = json_get_bool(object, "plain", &spec->plain, err)) < 0 ||
 	    (rc = power_parse(object, &spec->power, err)) < 0 ||
+	    (rc = secrets_parse(object, &spec->secrets, err)) < 0 ||
 	    (rc = json_get_string(object, "restartPolicy", &restart, err)) < 0 ||
 	    (rc = vm_restart_parse(restart, &spec->restart, err)) < 0)
 		return rc;

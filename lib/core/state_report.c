@@ -122,6 +122,19 @@ static void report_power(struct state *s, struct vm *vm, const struct vm_report 
 	vm_event(s, vm, pause ? "vm-pause-failed" : "vm-resume-failed", vm->message);
 }
 
+/* The guest has them, or it cannot get them; before its start, or while it runs. */
+static void report_secrets(struct state *s, struct vm *vm, const struct vm_report *report)
+{
+	bool given = report->code == BLIX_OK,
+	     up = vm->phase == VM_RUNNING || vm->phase == VM_PAUSED;
+
+	vm->secrets_given = given;
+	vm_why(vm, report->code, report->reason, report->message);
+	if (!up)
+		vm_move(vm, VM_SCHEDULED, s->clock_ms);
+	vm_event(s, vm, given ? "vm-secrets-given" : "vm-secrets-wait", vm->message);
+}
+
 static void report_stable(struct state *s, struct vm *vm)
 {
 	vm->crashes = 0;
@@ -150,6 +163,16 @@ static void report_retry(struct state *s, struct vm *vm, const struct vm_report 
 	vm_event(s, vm, "vm-retry", vm->message);
 }
 
+/* They can be missing before a start, and be given or refused while it runs. */
+static bool secrets_fit(const struct vm *vm, const struct vm_report *report)
+{
+	uint32_t phases = 1u << VM_RUNNING | 1u << VM_PAUSED;
+
+	if (report->code != BLIX_OK)
+		phases |= 1u << VM_SCHEDULED | 1u << VM_BUILDING | 1u << VM_CRASHLOOP;
+	return vm->spec.secrets.n > 0 && (phases & 1u << vm->phase) != 0;
+}
+
 /* The phase a report of this kind leads to; stale when the table does not allow it. */
 static bool report_fits(const struct vm *vm, const struct vm_report *report)
 {
@@ -173,6 +196,8 @@ static bool report_fits(const struct vm *vm, const struct vm_report *report)
 	if (report->kind == VM_REPORT_REPAIRED || report->kind == VM_REPORT_BUILT ||
 	    report->kind == VM_REPORT_NOT_BUILT)
 		return true;
+	if (report->kind == VM_REPORT_SECRETS)
+		return secrets_fit(vm, report);
 	if (report->kind == VM_REPORT_READY || report->kind == VM_REPORT_STABLE ||
 	    report->kind == VM_REPORT_PAUSED || report->kind == VM_REPORT_RESUMED)
 		return vm->phase == VM_RUNNING || vm->phase == VM_PAUSED;
@@ -214,6 +239,7 @@ static void report_apply(struct state *s, struct vm *vm, const struct vm_report 
 		break;
 	case VM_REPORT_STARTING:
 		vm_move(vm, VM_STARTING, s->clock_ms);
+		vm->secrets_given = false;
 		vm->timings.build_ms = report->duration_ms;
 		break;
 	case VM_REPORT_RUNNING:
@@ -257,6 +283,9 @@ static void report_apply(struct state *s, struct vm *vm, const struct vm_report 
 		if (report->stop != VM_STOP_ASK)
 			vm_event(s, vm,
 			         report->stop == VM_STOP_TERM ? "vm-terminated" : "vm-killed", "");
+		break;
+	case VM_REPORT_SECRETS:
+		report_secrets(s, vm, report);
 		break;
 	case VM_REPORT_REPAIRED:
 		vm_event(s, vm, "vm-image-repaired", report->message);

@@ -14,7 +14,7 @@
 #include <xxhash.h>
 
 #define SNAPSHOT_MAGIC   0x58494c42u /* "BLIX" */
-#define SNAPSHOT_VERSION 2u
+#define SNAPSHOT_VERSION 3u
 
 static void put_result(struct buf *out, const struct command_result *r)
 {

@@ -204,6 +204,7 @@ void vm_spec_done(struct vm_spec *spec)
 	free(spec->ready);
 	free(spec->node);
 	labels_done(&spec->labels);
+	secrets_done(&spec->secrets);
 	memset(spec, 0, sizeof(*spec));
 }
 
@@ -219,6 +220,7 @@ void vm_spec_copy(struct vm_spec *to, const struct vm_spec *from)
 	for (size_t i = 0; i < from->labels.n; i++)
 		(void)labels_set(&to->labels, from->labels.items[i].key,
 		                 from->labels.items[i].value, NULL);
+	secrets_copy(&to->secrets, &from->secrets);
 }
 
 void vm_resolved_done(struct vm_resolved *resolved)
@@ -428,6 +430,11 @@ int vm_spec_check(const struct vm_spec *spec, struct blix_error *err)
 	    (rc = hypervisor_check(spec->hypervisor, err)) < 0 ||
 	    (rc = ready_check(spec->ready, err)) < 0 || (rc = resources_check(spec, err)) < 0)
 		return rc;
+	if (spec->plain && spec->secrets.n > 0) {
+		(void)blix_fail(err, BLIX_E_INVALID, "a plain VM cannot have secrets");
+		blix_hint(err, "they reach the guest through its agent, which --plain leaves out");
+		return -(int)BLIX_E_INVALID;
+	}
 	if (spec->node[0] != '\0')
 		return parse_name("node", spec->node, err);
 	return 0;

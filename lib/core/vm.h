@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "core/operation.h"
+#include "core/secret.h"
 #include "core/update.h"
 
 #include <stdbool.h>
@@ -78,6 +79,7 @@ struct vm_spec {
 	char *node;  /* "" or the only node it may run on */
 	bool plain;  /* the base is passed untouched */
 	struct labels labels;
+	struct secrets secrets; /* their names: the values are on its node */
 };
 
 /* What one evaluation found: all that placement must know. */
@@ -136,6 +138,7 @@ struct vm {
 	struct vm_update update;
 	uint64_t adopt; /* the node where its directory was before it; 0: it was made by blix */
 	bool ready;
+	bool secrets_given;  /* the agent of this run has them */
 	bool restart;        /* Stopping, to be started again */
 	bool ending;         /* Deleting, and was committed when that began */
 	bool drop_volumes;   /* Deleting: its volume images go too */

@@ -420,6 +420,12 @@ const char *http_header(const struct http_request *request, const char *name)
 	return MHD_lookup_connection_value(request->connection->mhd, MHD_HEADER_KIND, name);
 }
 
+void http_body_wipe(struct http_request *request)
+{
+	if (request->body.data != NULL)
+		explicit_bzero(request->body.data, request->body.len);
+}
+
 const char *http_body(const struct http_request *request, size_t *ret_n)
 {
 	*ret_n = request->body.len;

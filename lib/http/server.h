@@ -95,6 +95,8 @@ const char *http_query(const struct http_request *request, const char *name);
 const char *http_header(const struct http_request *request, const char *name);
 /* NUL-terminated behind its n bytes; "" when there is none. */
 const char *http_body(const struct http_request *request, size_t *ret_n);
+/* Overwrites the body: nobody reads it any more. */
+void http_body_wipe(struct http_request *request);
 const struct http_peer *http_peer(const struct http_request *request);
 
 /* A header for the answer to come. Name and value must be valid: no control bytes. */

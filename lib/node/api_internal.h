@@ -23,6 +23,7 @@ void vm_update_handle(struct http_request *request, void *data);
 void vm_set_handle(struct http_request *request, void *data);
 void vm_rollback_handle(struct http_request *request, void *data);
 void vm_generations_handle(struct http_request *request, void *data);
+void vm_secret_handle(struct http_request *request, void *data);
 void metrics_handle(struct http_request *request, void *data);
 void event_list_handle(struct http_request *request, void *data);
 

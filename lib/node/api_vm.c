@@ -485,6 +485,12 @@ static cJSON *why_chain(const struct daemon *d, const struct vm *vm)
 	if (vm->phase == VM_PENDING && !vm->resolved_set)
 		push_cause(chain, BLIX_OK, "waits-for-resolve", "its flake was not evaluated yet",
 		           vm->phase_ms);
+	if (vm->spec.secrets.n > 0 && vm->phase == VM_RUNNING && !vm->secrets_given &&
+	    vm->code == BLIX_OK)
+		push_cause(chain, BLIX_E_NOTREADY, "secrets-not-taken",
+		           "no agent in its guest has taken its secrets yet; without one they "
+		           "cannot reach it (docs/guest-contract.md)",
+		           vm->phase_ms);
 	if (vm->spec.ready[0] != '\0' && vm->phase == VM_RUNNING && !vm->ready)
 		push_cause(chain, BLIX_OK, "not-ready", vm->spec.ready, vm->phase_ms);
 	push_update(chain, vm);

@@ -1,6 +1,6 @@
 /* The daemon's own view, and what stands on the host for a VM that the cluster does not know:
- * directories, their taps, garbage collector's roots, control groups, shims. Without an answer of
- * the daemon nothing is called a leftover: it alone knows what is wanted. */
+ * directories, secrets, taps, garbage collector's roots, control groups, shims. Without an answer
+ * of the daemon nothing is called a leftover: it alone knows what is wanted. */
 #include "node/doctor_internal.h"
 
 #include "base/alloc.h"
@@ -326,6 +326,24 @@ static void groups(struct doctor *d)
 		(void)closedir(stream);
 }
 
+/* stateDir/secrets/UID */
+static void secrets(struct doctor *d)
+{
+	cleanup(freep) char *dir = xasprintf("%s/secrets", d->config->state_dir);
+	DIR *stream = opendir(dir);
+	const struct dirent *entry;
+
+	while (stream != NULL && (entry = readdir(stream)) != NULL) {
+		cleanup(freep) char *path = xasprintf("%s/%s", dir, entry->d_name);
+		uint64_t uid = 0;
+
+		if (parse_u64(entry->d_name, &uid, NULL) == 0 && !is_known_uid(d, uid))
+			leftover(d, "directory", path);
+	}
+	if (stream != NULL)
+		(void)closedir(stream);
+}
+
 void doctor_leftovers(struct doctor *d)
 {
 	cleanup(freep) char *own = xasprintf("%s/vms", d->config->state_dir);
@@ -340,6 +358,7 @@ void doctor_leftovers(struct doctor *d)
 	each_unknown(d, own, own_directory);
 	each_unknown(d, runs, own_directory);
 	each_unknown(d, d->config->microvms_dir, vm_directory);
+	secrets(d);
 	gc_roots(d);
 	groups(d);
 	shims(d);

@@ -19,6 +19,8 @@ struct guest {
 	struct agent *agent;
 	bool present;
 	bool awaited; /* its word makes the VM ready */
+	bool given;   /* it has the VM's secrets */
+	struct giving *giving;
 };
 
 /* The question to shut down, which ends job->... by `done`. */
@@ -38,10 +40,59 @@ static void guest_ready(struct guest *guest)
 
 	if (!guest->awaited || !agent_info(guest->agent)->ready)
 		return;
+	if (local->vm->spec.secrets.n > 0 && !guest->given)
+		return;
 	guest->awaited = false;
 	node_executor_event(local->e, &(struct executor_event){.kind = EXECUTOR_READY,
 	                                                       .uid = local->uid,
 	                                                       .ms = (uint32_t)ms});
+}
+
+static void tell_secrets(struct guest *guest, const struct blix_error *err)
+{
+	struct executor_event event = {.kind = EXECUTOR_SECRETS, .uid = guest->local->uid};
+	cleanup(freep) char *message = NULL;
+
+	if (err != NULL) {
+		log_error(LOG_WARNING, "vm.secrets.failed", err, "vm=%s", guest->local->vm->name);
+		message = xasprintf("%.*s%s%s", LIMIT_MESSAGE - 250, err->text,
+		                    err->hint[0] != '\0' ? "\nhint: " : "", err->hint);
+		event.code = err->code;
+		event.reason = blix_error_reason(err);
+		event.message = message;
+	}
+	node_executor_event(guest->e, &event);
+}
+
+/* An agent that goes away in the middle is given all of them when it comes back. */
+static void on_given(void *data, const struct blix_error *err)
+{
+	struct guest *guest = data;
+
+	guest->giving = NULL;
+	if (guest->local == NULL || (err != NULL && err->code == BLIX_E_UNAVAILABLE))
+		return;
+	guest->given = err == NULL;
+	if (err == NULL)
+		log_event(LOG_INFO, "vm.secrets.given", "vm=%s n=%zu", guest->local->vm->name,
+		          guest->local->vm->spec.secrets.n);
+	tell_secrets(guest, err);
+	if (guest->local != NULL)
+		guest_ready(guest);
+}
+
+void guest_give(struct local *local)
+{
+	struct guest *guest = local->guest;
+	struct blix_error err;
+
+	if (guest == NULL || !guest->present || local->vm->spec.secrets.n == 0)
+		return;
+	secrets_give_end(guest->giving);
+	guest->given = false;
+	guest->giving = secrets_give(local, guest->agent, on_given, guest, &err);
+	if (guest->giving == NULL)
+		on_given(guest, &err);
 }
 
 static void on_changed(void *data, const struct agent_info *info)
@@ -55,8 +106,13 @@ static void on_changed(void *data, const struct agent_info *info)
 		          guest->local->vm->name, info->version);
 	if (!info->present && guest->present)
 		log_event(LOG_INFO, "vm.agent.lost", "vm=%s", guest->local->vm->name);
+	if (info->present && !guest->present) {
+		guest->present = true;
+		guest_give(guest->local);
+	}
 	guest->present = info->present;
-	guest_ready(guest);
+	if (guest->local != NULL)
+		guest_ready(guest);
 }
 
 static void guest_closed(void *data)
@@ -95,6 +151,8 @@ void guest_forget(struct local *local)
 		return;
 	local->guest = NULL;
 	guest->local = NULL;
+	secrets_give_end(guest->giving);
+	guest->giving = NULL;
 	agent_close(guest->agent, guest_closed, guest);
 }
 

@@ -5,6 +5,7 @@
  *   executor_host.c    paths, ownership of directories, what was seen
  *   executor_steps.c     the journal around each effect, probes after a crash
  *   executor_resolve.c executor_build.c executor_run.c executor_remove.c   the actions
+ *   executor_secret.c  secrets, sealed, and given to the guest
  *   executor_usage.c   what each VM uses
  *   executor_control.c the control socket of a hypervisor
  *   executor_image.c   what is looked at before a start
@@ -30,6 +31,8 @@
 
 struct watch;
 struct guest;
+struct agent;
+struct giving;
 struct usage_vm;
 struct ready;
 struct job;
@@ -323,5 +326,21 @@ void guest_forget(struct local *local);
 void guest_await_ready(struct local *local);
 /* Asks the agent to shut the guest down and calls done once, later; false: there is none to ask. */
 bool guest_ask_shutdown(struct job *job, void (*done)(struct job *job, bool agreed));
+/* Gives its secrets to a guest whose agent is there, from the first. */
+void guest_give(struct local *local);
+
+/* executor_secret.c */
+/* 0: nothing of its secrets is in the way of a start; else why it waits. */
+int secrets_look(const struct local *local, struct blix_error *err);
+int secrets_remove(const struct node_executor *e, uint64_t uid, struct blix_error *err);
+/* Those of VMs that are no more. */
+void secrets_prune(const struct node_executor *e);
+/* Gives them, one after the other, to the agent: `done` is called once, later, with NULL or why
+ * not. NULL: nothing could be begun, err says why. */
+struct giving *secrets_give(struct local *local, struct agent *agent,
+                            void (*done)(void *data, const struct blix_error *err), void *data,
+                            struct blix_error *err);
+/* Without a word; NULL is nothing. */
+void secrets_give_end(struct giving *giving);
 
 #endif

@@ -11,6 +11,7 @@
 #include "sys/clock.h"
 
 #include <assert.h>
+#include <stdio.h>
 
 static size_t locals_at(const struct node_executor *e, uint64_t uid)
 {
@@ -105,8 +106,19 @@ void node_executor_show(struct local *local, const struct executor_seen *seen)
 		.pid = vm->pid,
 		.crashes = vm->crashes,
 		.retry_in_ms = vm->retry_ms > clock_ms ? (uint32_t)(vm->retry_ms - clock_ms) : 0,
+		.secrets_given = vm->secrets_given,
 		.out_path = vm->resolved.out_path};
+	struct blix_error waits = {.code = BLIX_OK};
+	cleanup(freep) char *message = NULL;
 
+	if (secrets_look(local, &waits) < 0) {
+		message = xasprintf("%s%s%s", waits.text, waits.hint[0] != '\0' ? "\nhint: " : "",
+		                    waits.hint);
+		desired.wait_code = waits.code;
+		(void)snprintf(desired.wait_reason, sizeof(desired.wait_reason), "%s",
+		               waits.reason);
+		desired.wait_message = message;
+	}
 	memcpy(desired.name, vm->name, sizeof(desired.name));
 	node_executor_step(local->e, &(struct executor_event){.kind = EXECUTOR_DESIRED,
 	                                                      .desired = &desired,
@@ -169,6 +181,7 @@ static void act_when_known(struct node_executor *e)
 	if (e->acting || node == NULL || strcmp(node->facts.boot_id, clock_boot_id()) != 0)
 		return;
 	e->acting = true;
+	secrets_prune(e);
 	node_executor_step(e, &(struct executor_event){.kind = EXECUTOR_LOOKED});
 }
 

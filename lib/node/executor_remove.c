@@ -89,12 +89,12 @@ static int remove_all(const struct job *job, struct blix_error *err)
 	cleanup(freep) char *run = host_run_dir(job->e, job->vm->name);
 	uint64_t epoch;
 	enum executor_directory owner = host_owner(job->e, job->vm, &epoch);
-	int rc = 0;
+	int rc = secrets_remove(job->e, job->vm->uid, err);
 
 	/* The roots bear a name, not an owner: a foreign VM's are left alone with its directory. */
-	if (owner == DIRECTORY_FOREIGN)
+	if (rc == 0 && owner == DIRECTORY_FOREIGN)
 		return file_remove_tree(own, err);
-	if (owner == DIRECTORY_OURS && !job->vm->drop_volumes)
+	if (rc == 0 && owner == DIRECTORY_OURS && !job->vm->drop_volumes)
 		rc = keep_images(job, dir, err);
 	if (rc == 0)
 		job_did(job, JOURNAL_IMAGES);

@@ -60,6 +60,7 @@ struct agent {
 struct write {
 	uv_write_t request;
 	char *bytes;
+	size_t n;
 };
 
 static void agent_look(uv_timer_t *timer);
@@ -68,7 +69,8 @@ static void on_written(uv_write_t *request, int status)
 {
 	struct write *w = container_of(request, struct write, request);
 
-	(void)status; /* a broken pipe is seen by reading */
+	(void)status;                   /* a broken pipe is seen by reading */
+	explicit_bzero(w->bytes, w->n); /* it may have been a secret */
 	free(w->bytes);
 	free(w);
 }
@@ -81,6 +83,7 @@ static void agent_write(struct agent *a, struct buf *out)
 	uv_buf_t piece;
 
 	w->bytes = buf_take(out);
+	w->n = n;
 	piece = uv_buf_init(w->bytes, (unsigned)n);
 	if (a->pipe == NULL ||
 	    uv_write(&w->request, (uv_stream_t *)a->pipe, &piece, 1, on_written) != 0) {

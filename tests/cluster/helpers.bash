@@ -153,7 +153,7 @@ vm_processes_alive() {
 
 # What VMs leave on a host, as paths; nothing when all of them were deleted.
 remains() {
-	find "$T"/*/microvms "$T"/*/run/vms "$T"/*/state/{vms,tmp,orphans} "$T"/*/gcroots -mindepth 1 \
+	find "$T"/*/microvms "$T"/*/run/vms "$T"/*/state/{vms,tmp,orphans,secrets} "$T"/*/gcroots -mindepth 1 \
 		! -name .fake ! -path '*/.fake/*' ! -path '*/gcroots/auto' ! -path '*/gcroots/microvm' 2>/dev/null || true
 }
 

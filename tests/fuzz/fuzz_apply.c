@@ -55,6 +55,8 @@ static void fill_create(struct command *c, struct input *in)
 	c->vm_create.spec.power = (choice & 1) != 0 ? VM_POWER_STOPPED : VM_POWER_RUNNING;
 	if ((choice & 2) != 0)
 		xreplace(&c->vm_create.spec.node, "n1");
+	if ((choice & 4) != 0)
+		(void)secrets_add(&c->vm_create.spec.secrets, "db", NULL);
 }
 
 static const char *const runners[] = {"/nix/store/x-runner", "/nix/store/y-runner",

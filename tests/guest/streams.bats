@@ -37,6 +37,28 @@ teardown() {
 	[ "$status" = 143 ]
 }
 
+@test "secrets are files in the guest's memory, and nowhere on the host; each boot has them" {
+	local value=/tmp/${work##*/}.value
+	printf 'canary-%s' "$RANDOM$RANDOM$RANDOM" >"$value"
+	blix vm create keeper --flake "$work/guest#demo" --memory 256MiB --ready agent --secret "db=$value"
+	[ "$(blix vm exec keeper -- cat /run/secrets/db)" = "$(<"$value")" ]
+	[ "$(blix vm exec keeper -- stat -c '%a %u' /run/secrets/db)" = '400 0' ]
+	[[ $(blix vm exec keeper -- stat -f -c %T /run/secrets) =~ ^(tmpfs|ramfs)$ ]]
+	run grep -rlaFf "$value" "$work"
+	[ -z "$output" ]
+	run eval 'cat /proc/[0-9]*/cmdline 2>/dev/null | grep -caFf "$value"'
+	[ "$output" = 0 ]
+	blix vm restart keeper
+	await eval '[ "$(blix vm exec keeper -- cat /run/secrets/db)" = "$(<"'"$value"'")" ]'
+	printf other >"$value"
+	blix vm set keeper --secret "db=$value"
+	await eval '[ "$(blix vm exec keeper -- cat /run/secrets/db)" = other ]'
+	blix vm delete keeper --force
+	run ls "$work/s/secrets"
+	[ -z "$output" ]
+	rm "$value"
+}
+
 @test "100 MB through exec and cp, with equal hashes" {
 	local sum
 	head -c 100000000 /dev/urandom >"$work/big"

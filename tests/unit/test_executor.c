@@ -197,6 +197,65 @@ static void happy_path(void **state)
 	desk_done(&d);
 }
 
+/* Built, it waits for what somebody must bring, and says so once; given, that is told once too. */
+static void waiting_for_secrets(void **state)
+{
+	struct desk d;
+
+	(void)state;
+	desk_init(&d);
+	d.desired.wait_code = BLIX_E_NOTREADY;
+	(void)snprintf(d.desired.wait_reason, sizeof(d.desired.wait_reason), "waits-for-secrets");
+	d.desired.wait_message = "db is missing";
+	desire(&d, VM_SCHEDULED);
+	expect(&d, 0, EXECUTOR_CREATE);
+	answered(&d, BLIX_OK);
+	desire(&d, VM_BUILDING);
+	applied(&d);
+	built(&d);
+	assert_string_equal(expect_report(&d, 0, VM_REPORT_SECRETS)->message, "db is missing");
+	expect_n(&d, 1);
+	answered(&d, BLIX_OK);
+	desire(&d, VM_SCHEDULED);
+	applied(&d);
+	look(&d);
+	expect_n(&d, 0);
+	d.desired.wait_message = "another is missing";
+	desire(&d, VM_SCHEDULED);
+	assert_string_equal(expect_report(&d, 0, VM_REPORT_SECRETS)->message, "another is missing");
+	answered(&d, BLIX_OK);
+	d.desired.wait_reason[0] = '\0';
+	d.desired.wait_message = NULL;
+	desire(&d, VM_SCHEDULED);
+	expect(&d, 0, EXECUTOR_START);
+	assert_int_equal(expect_report(&d, 1, VM_REPORT_STARTING)->kind, VM_REPORT_STARTING);
+	runs(&d);
+	done(&d, BLIX_OK, NULL, false);
+	/* Before the state knows that it runs. */
+	desk_step(&d, &(struct executor_event){.kind = EXECUTOR_SECRETS, .uid = 7});
+	answered(&d, BLIX_OK);
+	expect_report(&d, 0, VM_REPORT_RUNNING);
+	desire(&d, VM_STARTING);
+	answered(&d, BLIX_OK);
+	desire(&d, VM_RUNNING);
+	applied(&d);
+	assert_int_equal(expect_report(&d, 0, VM_REPORT_SECRETS)->code, BLIX_OK);
+	d.revision++; /* it is in the log, and not yet seen there */
+	answered(&d, BLIX_OK);
+	expect_n(&d, 0);
+	d.desired.secrets_given = true;
+	desire(&d, VM_RUNNING);
+	applied(&d);
+	expect_n(&d, 0);
+	desk_step(&d, &(struct executor_event){.kind = EXECUTOR_SECRETS,
+	                                       .uid = 7,
+	                                       .code = BLIX_E_REFUSED,
+	                                       .reason = "secrets-not-taken",
+	                                       .message = "no"});
+	assert_string_equal(expect_report(&d, 0, VM_REPORT_SECRETS)->reason, "secrets-not-taken");
+	desk_done(&d);
+}
+
 /* A step of a stop begins, and the state hears of it. */
 static void expect_stop(struct desk *d, enum executor_stop step, enum vm_stop told)
 {
@@ -1155,6 +1214,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(happy_path),
+		cmocka_unit_test(waiting_for_secrets),
 		cmocka_unit_test(stopping_by_steps),
 		cmocka_unit_test(stopping_by_force),
 		cmocka_unit_test(stopping_the_deaf),

@@ -786,6 +786,89 @@ static void specs_are_checked(void **state)
 	vm_spec_done(&spec);
 }
 
+static void secrets_are_named(void **state)
+{
+	static const char *const bad[] = {"",      ".",   ".db", "-db",
+	                                  "../db", "a/b", "a b", "d\xc3\xa4"};
+	struct secrets secrets = {NULL, 0};
+	struct secrets copy;
+	struct vm_spec spec;
+	struct blix_error err;
+	char name[LIMIT_SECRET_NAME + 2];
+
+	(void)state;
+	for (size_t i = 0; i < array_size(bad); i++)
+		assert_int_equal(secrets_add(&secrets, bad[i], &err), -BLIX_E_INVALID);
+	memset(name, 'x', sizeof(name));
+	name[sizeof(name) - 1] = '\0';
+	assert_int_equal(secret_name_check(name, &err), -BLIX_E_INVALID);
+	assert_int_equal(secret_name_check(name + 1, &err), 0);
+	for (int i = 0; i < LIMIT_SECRETS; i++) {
+		(void)snprintf(name, sizeof(name), "s%02d", (i * 7) % LIMIT_SECRETS);
+		assert_int_equal(secrets_add(&secrets, name, &err), 0);
+		assert_int_equal(secrets_add(&secrets, name, &err), -BLIX_E_INVALID);
+	}
+	assert_int_equal(secrets_add(&secrets, "more", &err), -BLIX_E_INVALID);
+	secrets_copy(&copy, &secrets);
+	for (size_t i = 1; i < copy.n; i++)
+		assert_true(strcmp(copy.names[i - 1], copy.names[i]) < 0);
+	assert_true(secrets_has(&copy, "s31"));
+	assert_false(secrets_has(&copy, "s32"));
+	secrets_done(&copy);
+	secrets_done(&secrets);
+	vm_spec_init(&spec);
+	xreplace(&spec.flake, "github:me/vms");
+	xreplace(&spec.attr, "web");
+	assert_int_equal(secrets_add(&spec.secrets, "db", NULL), 0);
+	assert_int_equal(vm_spec_check(&spec, &err), 0);
+	spec.plain = true;
+	assert_int_equal(vm_spec_check(&spec, &err), -BLIX_E_INVALID);
+	vm_spec_done(&spec);
+}
+
+/* Scheduled again with the reason while they are missing; the run that has them says so. */
+static void secrets_are_waited_for(void **state)
+{
+	struct state *s = state_new();
+	struct command c;
+	const struct vm *vm;
+
+	(void)state;
+	join(s, 1, 16 * GIB);
+	to_running(s, "none");
+	assert_int_equal(report(s, "none", VM_REPORT_SECRETS, BLIX_OK).why, REFUSAL_STALE);
+	command_init(&c, COMMAND_VM_CREATE);
+	(void)snprintf(c.vm_create.name, sizeof(c.vm_create.name), "web");
+	xreplace(&c.vm_create.spec.flake, "github:me/vms");
+	xreplace(&c.vm_create.spec.attr, "web");
+	(void)secrets_add(&c.vm_create.spec.secrets, "db", NULL);
+	assert_int_equal(run(s, &c).code, BLIX_OK);
+	resolve(s, "web", GIB);
+	assert_int_equal(assign(s, "web", 1).code, BLIX_OK);
+	assert_int_equal(report(s, "web", VM_REPORT_BUILDING, BLIX_OK).code, BLIX_OK);
+	assert_int_equal(report(s, "web", VM_REPORT_SECRETS, BLIX_OK).why, REFUSAL_STALE);
+	assert_int_equal(report(s, "web", VM_REPORT_SECRETS, BLIX_E_NOTREADY).code, BLIX_OK);
+	vm = state_vm(s, "web");
+	assert_int_equal(vm->phase, VM_SCHEDULED);
+	assert_int_equal(vm->code, BLIX_E_NOTREADY);
+	assert_int_equal(vm->restarts, 0);
+	assert_int_equal(report(s, "web", VM_REPORT_STARTING, BLIX_OK).code, BLIX_OK);
+	assert_int_equal(report(s, "web", VM_REPORT_SECRETS, BLIX_E_NOTREADY).why, REFUSAL_STALE);
+	assert_int_equal(report(s, "web", VM_REPORT_RUNNING, BLIX_OK).code, BLIX_OK);
+	assert_int_equal(report(s, "web", VM_REPORT_SECRETS, BLIX_E_REFUSED).code, BLIX_OK);
+	assert_int_equal(state_vm(s, "web")->phase, VM_RUNNING);
+	assert_int_equal(state_vm(s, "web")->code, BLIX_E_REFUSED);
+	assert_false(state_vm(s, "web")->secrets_given);
+	assert_int_equal(report(s, "web", VM_REPORT_SECRETS, BLIX_OK).code, BLIX_OK);
+	assert_int_equal(state_vm(s, "web")->code, BLIX_OK);
+	assert_true(state_vm(s, "web")->secrets_given);
+	/* The next run has them only when it says so. */
+	assert_int_equal(exited(s, "web", 1, true).code, BLIX_OK);
+	assert_int_equal(report(s, "web", VM_REPORT_STARTING, BLIX_OK).code, BLIX_OK);
+	assert_false(state_vm(s, "web")->secrets_given);
+	state_free(s);
+}
+
 /* Every value of `part` stands in `whole` under the same key. */
 static void assert_part(const cJSON *part, const cJSON *whole)
 {
@@ -850,12 +933,16 @@ static void json_round_trip(void **state)
 	spec.memory_bytes = GIB;
 	spec.restart = VM_RESTART_ALWAYS;
 	(void)labels_set(&spec.labels, "tier", "front", NULL);
+	assert_int_equal(secrets_add(&spec.secrets, "key.pem", NULL), 0);
+	assert_int_equal(secrets_add(&spec.secrets, "db", NULL), 0);
 	body = vm_create_json("web", &spec);
 	assert_int_equal(vm_create_parse(body, name, &back, &err), 0);
 	assert_string_equal(name, "web");
 	assert_int_equal(back.cpus, 2);
 	assert_int_equal(back.restart, VM_RESTART_ALWAYS);
 	assert_string_equal(labels_get(&back.labels, "tier"), "front");
+	assert_int_equal(back.secrets.n, 2);
+	assert_string_equal(back.secrets.names[0], "db");
 	vm_spec_done(&back);
 	json_add_string(cJSON_GetObjectItemCaseSensitive(body, "spec"), "memroyBytes", "x");
 	assert_true(vm_create_parse(body, name, &back, &err) < 0);
@@ -883,6 +970,8 @@ int main(void)
 		cmocka_unit_test(leader_rounds),
 		cmocka_unit_test(the_clock_only_goes_on),
 		cmocka_unit_test(specs_are_checked),
+		cmocka_unit_test(secrets_are_named),
+		cmocka_unit_test(secrets_are_waited_for),
 		cmocka_unit_test(summary_is_a_part),
 		cmocka_unit_test(json_round_trip),
 	};
