@@ -27,7 +27,8 @@ enum {
 	OPTION_EPOCH,
 	OPTION_CGROUP,
 	OPTION_CHDIR,
-	OPTION_ENDED
+	OPTION_ENDED,
+	OPTION_HOLD
 };
 
 const char *argp_program_version = "blix-shim " BLIX_VERSION;
@@ -49,13 +50,15 @@ static const char *problem(const struct shim_options *options)
 		return options->run == NULL || options->argv != NULL
 		               ? "--ended goes with --run, without a program"
 		               : NULL;
+	if (options->hold && options->argv != NULL)
+		return "--hold goes without a program";
 	if (options->run == NULL || options->console == NULL)
 		return "--run and --console are needed";
 	if (options->console[0] == '\0' || options->console[strlen(options->console) - 1] == '/')
 		return "--console needs the name of a file";
 	if (options->console_max < CONSOLE_MIN)
 		return "--console-max is too small for a log";
-	return options->argv == NULL ? "no program given" : NULL;
+	return options->argv == NULL && !options->hold ? "no program given" : NULL;
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -83,6 +86,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case OPTION_ENDED:
 		options->ended = true;
+		return 0;
+	case OPTION_HOLD:
+		options->hold = true;
 		return 0;
 	case OPTION_CHDIR:
 		options->chdir = arg;
@@ -155,6 +161,8 @@ int main(int argc, char **argv)
 		{"chdir", OPTION_CHDIR, "DIR", 0, "Start PROGRAM in DIR", 0},
 		{"ended", OPTION_ENDED, NULL, 0,
 	         "Run nothing: write to exit.json how the process of a systemd unit ended", 0},
+		{"hold", OPTION_HOLD, NULL, 0,
+	         "Run nothing: hold a terminal for a unit of systemd, at RUN/terminal", 0},
 		{0},
 	};
 	static const struct argp argp = {

@@ -7,6 +7,8 @@
  *   {"do":"wait"}                        the text of exit.json, when it is written
  *   {"do":"status"}                      the text of status.json
  *
+ * Where the program is a unit of systemd (--hold), only the first two can be asked for.
+ *
  * What cannot be done is answered by {"error":"..."}. Nobody can hold the guest up: output that a
  * client does not take is not kept for it, input that the program does not take is not read from
  * the clients. Only root and the shim's own user may ask. */
@@ -228,16 +230,21 @@ static void client_ask(struct serve *serve, struct client *client)
 	static const struct {
 		const char *what;
 		void (*act)(struct serve *, struct client *, const struct request *);
-	} table[] = {{"attach", do_attach}, {"resize", do_resize}, {"stop", do_stop},
-	             {"kill", do_kill},     {"wait", do_wait},     {"status", do_status}};
+		bool program; /* asks for something that only its own program can give */
+	} table[] = {{"attach", do_attach, false}, {"resize", do_resize, false},
+	             {"stop", do_stop, true},      {"kill", do_kill, true},
+	             {"wait", do_wait, true},      {"status", do_status, true}};
 	struct request request = {.what = ""};
 
 	if (parse_request(client->line, &request)) {
 		for (size_t i = 0; i < array_size(table); i++) {
-			if (strcmp(request.what, table[i].what) == 0) {
+			if (strcmp(request.what, table[i].what) != 0)
+				continue;
+			if (table[i].program && serve->pidfd < 0)
+				client_answer(client, "{\"error\":\"systemd stands by it\"}\n");
+			else
 				table[i].act(serve, client, &request);
-				return;
-			}
+			return;
 		}
 	}
 	client_answer(client, "{\"error\":\"not a request\"}\n");

@@ -10,6 +10,9 @@
  * The lock, the record and the group together keep a VM from running twice: the lock refuses a
  * second shim, the other two a new shim whose predecessor was killed and left its program alive.
  *
+ * With --hold the program is a unit of systemd, which opens its terminal by RUN/terminal, a link:
+ * then there is nobody to wait for but a SIGTERM, when the unit has ended.
+ *
  * The program's standard streams are one raw terminal, since some hypervisors take no input from
  * anything else. It is nobody's controlling terminal: the program outlives the shim. */
 #include "shim.h"
@@ -62,16 +65,21 @@ struct exec_failure {
 	bool in_chdir;
 };
 
-static int lock_run(struct shim *s, struct blix_error *err)
+static int open_run(struct shim *s, struct blix_error *err)
 {
-	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-	pid_t orphan;
-
 	if (mkdir(s->options->run, 0755) < 0 && errno != EEXIST)
 		return blix_fail_sys(err, errno, "create %s", s->options->run);
 	s->run = open(s->options->run, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (s->run < 0)
 		return blix_fail_sys(err, errno, "open %s", s->options->run);
+	return 0;
+}
+
+static int lock_run(struct shim *s, struct blix_error *err)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	pid_t orphan;
+
 	s->alive = openat(s->run, "alive", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0644);
 	if (s->alive < 0)
 		return blix_fail_sys(err, errno, "open %s/alive", s->options->run);
@@ -254,6 +262,26 @@ static int start_program(struct shim *s, struct blix_error *err)
 	return rc;
 }
 
+/* What systemd opens for the unit: this terminal, and at other times what is always there, so that
+ * no ExecStopPost of it fails. */
+static int lead_to(const struct shim *s, const char *target, struct blix_error *err)
+{
+	char path[48];
+
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d/terminal", s->run);
+	return file_link(target, path, err);
+}
+
+static int hold_terminal(struct shim *s, struct blix_error *err)
+{
+	char name[32];
+
+	s->serve.pidfd = -1;
+	if (ptsname_r(s->terminal, name, sizeof(name)) != 0)
+		return blix_fail_sys(err, errno, "name a terminal");
+	return lead_to(s, name, err);
+}
+
 /* Lets go of everything of the caller: its directory, and pipes that it reads to their end. */
 static void detach(int ready)
 {
@@ -330,7 +358,9 @@ static void read_signals(struct shim *s)
 	struct signalfd_siginfo info;
 
 	while (read(s->signals, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
-		if (info.ssi_signo == SIGTERM)
+		if (info.ssi_signo == SIGTERM && s->options->hold)
+			s->ended = true;
+		else if (info.ssi_signo == SIGTERM)
 			pass_on_term(s);
 		else if (info.ssi_signo == SIGCHLD)
 			reap(s);
@@ -366,7 +396,10 @@ static void end(struct shim *s)
 		left = n < left ? left - n : 0;
 	buf_init(&text, 256);
 	crash_point("shim.ended");
-	(void)record_exit(s->run, s->signaled, s->status, &text, NULL);
+	if (s->options->hold)
+		(void)lead_to(s, "/dev/null", NULL);
+	else
+		(void)record_exit(s->run, s->signaled, s->status, &text, NULL);
 	crash_point("shim.exit-recorded");
 	serve_done(&s->serve, text.data, text.len);
 	console_done(&s->console);
@@ -375,11 +408,15 @@ static void end(struct shim *s)
 
 static int start(struct shim *s, struct blix_error *err)
 {
-	int rc = lock_run(s, err);
+	bool hold = s->options->hold;
+	int rc = open_run(s, err);
 
+	if (rc == 0 && !hold)
+		rc = lock_run(s, err);
 	if (rc < 0)
 		return rc;
-	record_clear(s->run);
+	if (!hold)
+		record_clear(s->run);
 	rc = console_open(&s->console, s->options->console, s->options->console_max, err);
 	if (rc == 0)
 		rc = take_signals(s, err);
@@ -394,7 +431,7 @@ static int start(struct shim *s, struct blix_error *err)
 	s->serve.console = &s->console;
 	rc = serve_open(&s->serve, err);
 	if (rc == 0)
-		rc = start_program(s, err);
+		rc = hold ? hold_terminal(s, err) : start_program(s, err);
 	if (rc < 0) {
 		(void)unlinkat(s->run, "shim.sock", 0);
 		leave_group(s);

@@ -16,6 +16,7 @@ struct shim_options {
 	const char *console; /* log of what the program prints */
 	uint64_t console_max;
 	bool ended;      /* only record how the unit's process ended */
+	bool hold;       /* only hold a terminal, for a program that systemd starts */
 	const char *uid; /* "" when not given */
 	uint64_t epoch;
 	const char *cgroup; /* to stand in, NULL: none */
@@ -72,8 +73,8 @@ struct client {
 /* What clients may do to the program. */
 struct serve {
 	int run;
-	int terminal; /* master side: what is written there, the program reads */
-	int pidfd;
+	int terminal;       /* master side: what is written there, the program reads */
+	int pidfd;          /* -1: somebody else's program */
 	const char *cgroup; /* of the program alone, NULL: none */
 	const struct console *console;
 	int listener;

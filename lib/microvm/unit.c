@@ -43,16 +43,39 @@ char *unit_drop_in(const struct microvm_host *host, const char *name, uint64_t u
 	return xasprintf("# Made by blixd, which starts, restarts and deletes this microVM.\n"
 	                 "[Unit]\n"
 	                 "Description=blix VM %s (uid %ju)\n"
+	                 "Requires=microvm-blix-console@%s.service\n"
+	                 "After=microvm-blix-console@%s.service\n"
 	                 "[Service]\n"
 	                 "Type=exec\n"
 	                 "Restart=no\n"
 	                 "Environment=BLIX_UID=%ju BLIX_EPOCH=%ju BLIX_ACCEL=%s\n"
-	                 "StandardOutput=append:%s/vms/%s/console.log\n"
+	                 "StandardInput=file:%s/vms/%s/terminal\n"
+	                 "StandardOutput=file:%s/vms/%s/terminal\n"
 	                 "StandardError=inherit\n"
 	                 "ExecStopPost=-+%s --ended --run %s/vms/%s\n"
 	                 "ExecStopPost=-+%s stop --no-block %s\n",
-	                 name, (uintmax_t)uid, (uintmax_t)uid, (uintmax_t)epoch, accel,
-	                 host->state_dir, name, host->shim, host->run_dir, name, systemctl, unit);
+	                 name, (uintmax_t)uid, name, name, (uintmax_t)uid, (uintmax_t)epoch, accel,
+	                 host->run_dir, name, host->run_dir, name, host->shim, host->run_dir, name,
+	                 systemctl, unit);
+}
+
+char *unit_console_path(const struct microvm_host *host)
+{
+	return xasprintf("%s/microvm-blix-console@.service", host->systemd_dir);
+}
+
+/* Its name is among those of the host's helpers, which are stopped with the VM. */
+char *unit_console(const struct microvm_host *host)
+{
+	return xasprintf("# Made by blixd.\n"
+	                 "[Unit]\n"
+	                 "Description=Console of the blix VM %%i\n"
+	                 "PartOf=microvm@%%i.service\n"
+	                 "StopWhenUnneeded=yes\n"
+	                 "[Service]\n"
+	                 "Type=forking\n"
+	                 "ExecStart=%s --hold --run %s/vms/%%i --console %s/vms/%%i/console.log\n",
+	                 host->shim, host->run_dir, host->state_dir);
 }
 
 void unit_argv_show(enum unit_kind kind, const char *name, struct argv *argv)

@@ -30,10 +30,14 @@ bool unit_path_is_plain(const char *path);
 char *unit_name(enum unit_kind kind, const char *name);
 char *unit_drop_in_dir(const struct microvm_host *host, const char *name);
 char *unit_drop_in_path(const struct microvm_host *host, const char *name);
-/* Restart=no since blix restarts; the console to a file; the end to RUN/exit.json. Then the unit is
- * stopped although it has ended: only that takes its taps and virtiofsd down. accel may be "". */
+/* Restart=no since blix restarts; the console is the terminal that microvm-blix-console@NAME holds;
+ * the end to RUN/exit.json. Then the unit is stopped although it has ended: only that takes its
+ * taps, virtiofsd and console down. accel may be "". */
 char *unit_drop_in(const struct microvm_host *host, const char *name, uint64_t uid, uint64_t epoch,
                    const char *accel, const char *systemctl);
+/* The unit that holds the terminals of all such VMs, a template. */
+char *unit_console_path(const struct microvm_host *host);
+char *unit_console(const struct microvm_host *host);
 
 void unit_argv_show(enum unit_kind kind, const char *name, struct argv *argv);
 /* *ret is initialised by it on success: exactly what was asked for, once each. */

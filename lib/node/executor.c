@@ -359,8 +359,7 @@ int node_executor_open(const struct node_executor_config *config, struct node_ex
 	(void)uv_idle_init(config->loop, &e->idle);
 	(void)uv_timer_init(config->loop, &e->timer);
 	e->idle.data = e->timer.data = e;
-	e->handles = 3;
-	console_cap_start(e);
+	e->handles = 2;
 	usage_start(e);
 	node_executor_wake(e);
 	*ret = e;
@@ -428,5 +427,4 @@ void node_executor_close(struct node_executor *e, void (*cb)(void *data), void *
 	uv_close((uv_handle_t *)&e->idle, on_closed);
 	uv_close((uv_handle_t *)&e->timer, on_closed);
 	usage_close(e);
-	uv_close((uv_handle_t *)&e->cap, on_closed);
 }

@@ -11,7 +11,6 @@
  *   executor_image.c   what is looked at before a start
  *   executor_generation.c roots of generations
  *   executor_watch.c   the end of a runner, the ready line of a guest
- *   console_cap.c      the size of consoles that are appended to
  *   executor_setup.c   what stands around a run: taps, virtiofsd
  *   executor_adopt.c   directories that blix did not make
  *   supervisor*.c      who stands by a VM's process (supervisor.h)
@@ -90,7 +89,6 @@ struct node_executor {
 	uv_timer_t timer;
 	uv_timer_t usage_timer;
 	uint64_t usage_asked;  /* uid of the VM whose hypervisor was asked last in turn */
-	uv_timer_t cap;        /* of consoles */
 	struct local **locals; /* by uid */
 	size_t n_locals, size_locals;
 	uint64_t scanned; /* revision of the state that was scanned */
@@ -294,12 +292,6 @@ int generations_remove(const struct node_executor *e, const char *name, struct b
 void auto_roots_prune(const struct node_executor *e);
 /* What an update resolves instead of the spec: the caller's to free by vm_spec_done(). */
 void update_spec(const struct vm *vm, struct vm_spec *ret);
-
-/* console_cap.c */
-/* Looks after consoles from now on, if the supervisor leaves that to us; closed like the timer. */
-void console_cap_start(struct node_executor *e);
-/* Cuts a file that has `half` bytes, keeping them in PATH.1. */
-int console_cut(const char *path, uint64_t half, struct blix_error *err);
 
 /* executor_setup.c */
 /* What the runner needs around it is put up, then `then` is called; or the job fails. */

@@ -67,6 +67,8 @@ bool setup_exists(const struct local *local)
 	cleanup(freep) char *booted =
 		xasprintf("%s/%s/booted", e->host.microvms_dir, local->vm->name);
 
+	if (e->supervisor->teardown != NULL)
+		return file_exists(booted);
 	return e->supervisor->sets_up && (file_exists(dir) || file_exists(booted));
 }
 
@@ -469,7 +471,9 @@ void teardown_begin(struct job *job)
 {
 	job->setup_at = 0;
 	job->setup_end = job_end;
-	if (job->e->supervisor->sets_up)
+	if (job->e->supervisor->teardown != NULL)
+		job->e->supervisor->teardown(job);
+	else if (job->e->supervisor->sets_up)
 		down_next(job);
 	else
 		job_end(job);

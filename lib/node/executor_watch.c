@@ -148,14 +148,10 @@ static bool ready_search(struct ready *ready, const char *data, size_t n)
 static bool ready_read(struct ready *ready)
 {
 	char data[16384];
-	struct stat st;
 	ssize_t n;
 
 	if (ready->fd < 0)
 		ready->fd = open(ready->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-	if (ready->fd >= 0 && fstat(ready->fd, &st) == 0 &&
-	    lseek(ready->fd, 0, SEEK_CUR) > st.st_size) /* it was cut */
-		(void)lseek(ready->fd, 0, SEEK_SET);
 	while (ready->fd >= 0 && (n = read(ready->fd, data, sizeof(data))) > 0) {
 		if (ready_search(ready, data, (size_t)n))
 			return true;

@@ -26,6 +26,9 @@ struct supervisor {
 	void (*send_signal)(struct job *job, int sig);
 	/* A running process was seen, perhaps one that was not started by us. NULL: nothing. */
 	void (*seen)(struct local *local);
+	/* TEARDOWN, where the steps are not ours: what is left of a run, seen by `booted`, goes
+	 * before its end is told. NULL: nothing is left. */
+	void (*teardown)(struct job *job);
 	/* A VM that runs in a directory which is not ours: may it be taken over as it runs? The
 	 * process is job->identity. next, with job->err. NULL: none may. */
 	void (*foreign)(struct job *job, const char *name, void (*next)(struct job *job));
@@ -35,8 +38,6 @@ struct supervisor {
 	void (*forget)(struct job *job, void (*next)(struct job *job));
 	/* start's children only ask somebody: they may be ended, what they asked for goes on. */
 	bool only_asks;
-	/* The console is appended to by somebody who knows no limit. */
-	bool appends_console;
 };
 
 extern const struct supervisor supervisor_shim;

@@ -3,8 +3,10 @@
  *
  * START asks whether the unit is this VM's, writes a drop-in under SYSTEMD_DIR, makes sure that
  * systemd has read it, and starts the unit, which does the steps of the runner's contract; the
- * unit's ExecStart stays what it is. The drop-in says: no Restart, since blix restarts; the console
- * in our file; the end to RUN/exit.json, since systemd forgets a unit that ended well. An unloaded
+ * unit's ExecStart stays what it is. The drop-in says: no Restart, since blix restarts; the end to
+ * RUN/exit.json, since systemd forgets a unit that ended well; its standard streams are a terminal.
+ * That one is held by a unit of ours beside it, microvm-blix-console@NAME (blix-shim --hold), so
+ * console, its size and its readers are the same as with a shim, and need no daemon. An unloaded
  * unit gets its drop-in without a daemon-reload. DELETE takes the drop-in away.
  */
 #include "node/supervisor_systemd.h"
@@ -53,14 +55,43 @@ static char *drop_in_text(const struct job *job)
 	                    e->systemctl);
 }
 
-bool drop_in_is_current(const struct job *job)
+static bool file_says(const char *path, const char *text)
 {
-	cleanup(freep) char *path = unit_drop_in_path(&job->e->host, job->vm->name);
-	cleanup(freep) char *text = drop_in_text(job);
 	cleanup(buf_done) struct buf is;
 
 	buf_init(&is, LIMIT_FILE);
 	return file_read(path, &is, NULL) == 0 && is.data != NULL && strcmp(is.data, text) == 0;
+}
+
+static int console_unit_write(struct job *job)
+{
+	cleanup(freep) char *path = unit_console_path(&job->e->host);
+	cleanup(freep) char *text = unit_console(&job->e->host);
+
+	if (file_says(path, text))
+		return 0;
+	return file_put(path, text, strlen(text), 0644, &job->err);
+}
+
+bool drop_in_is_current(const struct job *job)
+{
+	cleanup(freep) char *path = unit_drop_in_path(&job->e->host, job->vm->name);
+	cleanup(freep) char *text = drop_in_text(job);
+
+	cleanup(freep) char *console_path = unit_console_path(&job->e->host);
+	cleanup(freep) char *console = unit_console(&job->e->host);
+
+	return file_says(path, text) && file_says(console_path, console);
+}
+
+/* Until the console's unit stands there: systemd opens it for each line of the drop-in. */
+static int terminal_make(struct job *job)
+{
+	cleanup(freep) char *run = host_run_dir(job->e, job->vm->name);
+	cleanup(freep) char *path = xasprintf("%s/terminal", run);
+	int rc = file_make_dirs(run, 0755, &job->err);
+
+	return rc == 0 && !file_exists(path) ? file_link("/dev/null", path, &job->err) : rc;
 }
 
 int drop_in_write(struct job *job)
@@ -70,6 +101,10 @@ int drop_in_write(struct job *job)
 	cleanup(freep) char *text = drop_in_text(job);
 	int rc = file_make_dirs(dir, 0755, &job->err);
 
+	if (rc == 0)
+		rc = console_unit_write(job);
+	if (rc == 0)
+		rc = terminal_make(job);
 	if (rc == 0)
 		rc = file_put(path, text, strlen(text), 0644, &job->err);
 	if (rc < 0)
@@ -87,24 +122,35 @@ bool drop_in_is_mine(const struct job *job)
 	return file_read(path, &is, NULL) == 0 && is.data != NULL && strstr(is.data, owner) != NULL;
 }
 
+/* With what drop_in_write() made beside it, where nothing else is there. */
 void drop_in_remove(const struct job *job)
 {
 	cleanup(freep) char *path = unit_drop_in_path(&job->e->host, job->vm->name);
 	cleanup(freep) char *dir = unit_drop_in_dir(&job->e->host, job->vm->name);
+	cleanup(freep) char *run = host_run_dir(job->e, job->vm->name);
+	cleanup(freep) char *terminal = xasprintf("%s/terminal", run);
 
 	(void)unlink(path);
 	(void)rmdir(dir);
+	(void)unlink(terminal);
+	(void)rmdir(run);
+}
+
+static void unlink_booted(const struct job *job)
+{
+	cleanup(freep) char *dir = host_dir(job->e, job->vm->name);
+	cleanup(freep) char *booted = xasprintf("%s/booted", dir);
+
+	(void)unlink(booted);
 }
 
 /* What the host's units make themselves, and what the run before left on record. */
 static int clear_run(struct job *job)
 {
 	static const char *const files[] = {"exit.json", "status.json"};
-	cleanup(freep) char *dir = host_dir(job->e, job->vm->name);
-	cleanup(freep) char *booted = xasprintf("%s/booted", dir);
 	cleanup(freep) char *run = host_run_dir(job->e, job->vm->name);
 
-	(void)unlink(booted);
+	unlink_booted(job);
 	for (size_t i = 0; i < array_size(files); i++) {
 		cleanup(freep) char *path = xasprintf("%s/%s", run, files[i]);
 
@@ -172,6 +218,44 @@ static void on_microvm_unit(struct job *job, struct child_result *result)
 		(void)blix_fail(&job->err, BLIX_E_START, "systemd does not take %s", path);
 		refuse(job, "drop-in-ignored");
 	}
+}
+
+static void on_torn_down(struct job *job, struct child_result *result)
+{
+	if (systemd_explain(job, result, "systemctl stop", "teardown-failed"))
+		unlink_booted(job);
+	job_end(job);
+}
+
+/* Somebody else's unit, or one at work again, is not stopped. */
+static void on_teardown_unit(struct job *job, struct child_result *result)
+{
+	struct argv argv = ARGV_EMPTY;
+	struct unit_state state;
+	bool mine, busy;
+
+	if (!systemd_read(job, result, &state)) {
+		job_end(job);
+		return;
+	}
+	mine = systemd_check(job, UNIT_HOST, &state);
+	busy = unit_is_at_work(&state);
+	unit_state_done(&state);
+	if (mine) {
+		unit_argv_stop(job->vm->name, &argv);
+		job_spawn(job, &argv, SYSTEMD_START_MS, on_torn_down);
+		return;
+	}
+	job->err.code = BLIX_OK;
+	if (!busy)
+		unlink_booted(job);
+	job_end(job);
+}
+
+/* The runner has ended; systemd takes down taps and virtiofsd only then. */
+static void teardown_microvm(struct job *job)
+{
+	systemd_ask(job, UNIT_HOST, on_teardown_unit);
 }
 
 static void start_microvm(struct job *job)
@@ -282,7 +366,7 @@ const struct supervisor supervisor_microvm = {.name = "systemd",
                                               .send_signal = signal_microvm,
                                               .only_asks = true,
                                               .seen = seen_microvm,
+                                              .teardown = teardown_microvm,
                                               .foreign = take_foreign,
                                               .take_over = take_over,
-                                              .forget = forget_microvm,
-                                              .appends_console = true};
+                                              .forget = forget_microvm};

@@ -54,8 +54,7 @@ bool systemd_explain(struct job *job, const struct child_result *result, const c
 	return false;
 }
 
-/* True when the unit may be started for this VM. */
-static bool check_unit(struct job *job, enum unit_kind kind, const struct unit_state *state)
+bool systemd_check(struct job *job, enum unit_kind kind, const struct unit_state *state)
 {
 	cleanup(freep) char *unit = unit_name(kind, job->vm->name);
 	cleanup(freep) char *dir = host_dir(job->e, job->vm->name);
@@ -85,20 +84,26 @@ static bool check_unit(struct job *job, enum unit_kind kind, const struct unit_s
 	return true;
 }
 
-/* Reads what systemd says of the VM's unit. False: the job was failed. */
+bool systemd_read(struct job *job, const struct child_result *result, struct unit_state *ret)
+{
+	if (!systemd_explain(job, result, "systemctl show", "systemd-failed"))
+		return false;
+	if (unit_parse(result->out.data != NULL ? result->out.data : "", result->out.len, ret,
+	               &job->err) == 0)
+		return true;
+	job->err.code = BLIX_E_START;
+	blix_reason(&job->err, "systemd-garbled");
+	return false;
+}
+
 bool systemd_take(struct job *job, struct child_result *result, enum unit_kind kind,
                   struct unit_state *ret)
 {
-	if (!systemd_explain(job, result, "systemctl show", "systemd-failed") ||
-	    unit_parse(result->out.data != NULL ? result->out.data : "", result->out.len, ret,
-	               &job->err) < 0) {
-		job->err.code = BLIX_E_START;
-		if (child_ok(result))
-			blix_reason(&job->err, "systemd-garbled");
+	if (!systemd_read(job, result, ret)) {
 		job_end(job);
 		return false;
 	}
-	if (check_unit(job, kind, ret))
+	if (systemd_check(job, kind, ret))
 		return true;
 	unit_state_done(ret);
 	status_begin(job);

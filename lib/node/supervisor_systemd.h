@@ -12,7 +12,12 @@ bool systemd_fits(const struct config *config, bool named);
 /* Asks systemd about the VM's unit; next hands the answer to systemd_take(). */
 void systemd_ask(struct job *job, enum unit_kind kind,
                  void (*next)(struct job *job, struct child_result *result));
-/* True when that unit may be started for this VM: *ret is the caller's. False: the job ends. */
+/* What it answered: *ret is the caller's. False: job->err says why. */
+bool systemd_read(struct job *job, const struct child_result *result, struct unit_state *ret);
+/* It is this VM's unit, and not at work. False: job->err says why not. */
+bool systemd_check(struct job *job, enum unit_kind kind, const struct unit_state *state);
+/* Both. True when that unit may be started for this VM: *ret is the caller's. False: the job ends.
+ */
 bool systemd_take(struct job *job, struct child_result *result, enum unit_kind kind,
                   struct unit_state *ret);
 /* True when it went well; else job->err is filled. */

@@ -44,14 +44,8 @@ static bool check(struct job *job, const char *name, uint64_t uid, const struct 
 static bool take_answer(struct job *job, const char *name, const struct child_result *result,
                         struct unit_state *ret)
 {
-	if (!systemd_explain(job, result, "systemctl show", "systemd-failed"))
+	if (!systemd_read(job, result, ret))
 		return false;
-	if (unit_parse(result->out.data != NULL ? result->out.data : "", result->out.len, ret,
-	               &job->err) < 0) {
-		job->err.code = BLIX_E_START;
-		blix_reason(&job->err, "systemd-garbled");
-		return false;
-	}
 	if (check(job, name, job->vm != NULL ? job->vm->uid : 0, ret))
 		return true;
 	unit_state_done(ret);

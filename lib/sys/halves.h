@@ -3,7 +3,7 @@
  * The first byte that a VM ever printed has position 0; a reader names where it wants to go on, and
  * finds that place however often the halves have moved since. For that each half carries an
  * extended attribute: the position of its first byte, and that where the present run began. A half
- * without one (a file system that has none, or a file that systemd made) is taken to follow the
+ * without one (a file system that has none) is taken to follow the
  * other at once, which is right until it has lost its neighbour. */
 #ifndef BLIX_SYS_HALVES_H
 #define BLIX_SYS_HALVES_H

@@ -468,3 +468,32 @@ start_time() {
 	[ "$status" -eq 0 ]
 	[[ "$output" == blix-shim\ * ]]
 }
+
+@test "--hold: a terminal for somebody else's program: log, attach, and the last words when it is told to end" {
+	local holder
+
+	mkdir run
+	shim --hold
+	holder=$(pgrep -f "blix-shim --run $RUN .*--hold")
+	[ -c run/terminal ]
+	(
+		echo one
+		read -r line
+		echo "got $line"
+	) <>run/terminal >&0 2>&0 3>&- &
+	until_true grep -q one console.log
+	shim_client run '{"do":"attach"}' <<<hello >seen 3>&- &
+	until_true grep -q 'got hello' seen
+	kill $!
+	grep -q 'got hello' console.log
+	[[ $(ask '{"do":"stop"}') == *"systemd stands by it"* ]]
+	lives "$holder"
+	echo last >run/terminal
+	kill "$holder"
+	until_true ended "$holder"
+	[ "$(tail -n 1 console.log)" = last ]
+	[ "$(readlink run/terminal)" = /dev/null ]
+	[ ! -e run/shim.sock ] && [ ! -e run/exit.json ] && [ ! -e run/alive ]
+	run shim --hold -- true
+	[ "$status" = 64 ]
+}

@@ -11,6 +11,7 @@ setup_file() {
 }
 teardown_file() { box_teardown; }
 
+is_phase() { [ "$(vm "$1" .status.phase)" = "$2" ]; }
 restarts() { in_box systemctl show -P NRestarts "microvm@$1.service"; }
 
 @test "microvm@: the host's own unit runs the VM, as its own user" {
@@ -42,12 +43,53 @@ restarts() { in_box systemctl show -P NRestarts "microvm@$1.service"; }
 	in_box blix vm events web | grep -q 'vm-retry .*signal 9'
 }
 
+# What the fake runner of a VM does. Units have no word for where modes are.
+mode() { # NAME MODE
+	write /etc/systemd/system/microvm@.service.d/fake.conf 0644 <<-END
+		[Service]
+		Environment=MICROVM_STATE_DIR=/var/lib/microvms
+	END
+	in_box systemctl daemon-reload
+	write "/var/lib/microvms/.fake/$1" 0644 <<<"$2"
+}
+says() { in_box tail -n 2 "/var/lib/blix/vms/$1/console.log" | grep -q "$2"; } # NAME WORDS
+
+@test "microvm@: the console is a terminal, kept to its size, also while blixd is away" {
+	mode term shell
+	in_box blix vm create term --flake "$BASE#term" --quiet
+	[ "$(in_box timeout 30 blix vm console term <<<'echo $((40 + 2)); tty; exit' | grep -cE '^(42|/dev/pts/)')" = 2 ]
+	until_true is_phase term Stopped
+	in_box blix vm start term --quiet
+	in_box systemctl stop blixd
+	in_box timeout 2 "$ROOT/tests/cli/shim_client" /run/blix/vms/term '{"do":"attach"}' >/dev/null \
+		<<<'yes 0123456789abcdef | head -c 20000000; echo end-of-$((1 + 1))' || true
+	until_true says term end-of-2
+	[ "$(in_box bash -c 'cat /var/lib/blix/vms/term/console.log* | wc -c')" -le 8388608 ]
+	in_box systemctl start blixd
+	until_true node_is_ready
+	[ "$(vm term .status.phase) $(restarts term)" = "Running 0" ]
+	in_box blix vm delete term --yes --force --quiet
+	until_true has_no_traces term
+}
+
+@test "microvm@: the agent of a guest that runs as another user is reached" {
+	mode talk agent
+	in_box install -D /usr/local/libexec/blix/blix-agent /bin/blix-agent # where the fake seeks it
+	in_box chmod 755 /root # where commands begin, and this guest's root is none
+	in_box blix vm create talk --flake "$BASE#talk" --ready agent --quiet
+	[ "$(in_box ps -o user= -p "$(main_pid talk)")" = microvm ]
+	[ "$(in_box stat -c %U /var/lib/microvms/talk/blix.agent)" = microvm ]
+	[ "$(in_box blix vm exec talk -- echo hello </dev/null)" = hello ]
+	in_box blix vm delete talk --yes --force --quiet
+	until_true has_no_traces talk
+}
+
 @test "microvm@: a stop is a stop" {
 	in_box blix vm stop web --quiet
+	tap_is_gone web # before the end is told
 	[ "$(vm web .status.phase)" = Stopped ]
 	[ "$(seen web '[.state, .exit.exitCode, has("booted")] | @csv')" = '"stopped",0,false' ]
 	runners_are 0
-	tap_is_gone web
 	in_box blix vm start web --quiet
 	until_true is_running web
 }
@@ -142,7 +184,6 @@ is_running_anew_unready() { # NAME PID
 	in_box blix vm delete old --yes --quiet
 	until_true has_no_traces old
 }
-is_phase() { [ "$(vm "$1" .status.phase)" = "$2" ]; }
 
 @test "microvm@: one that cannot be adopted runs on under the host's own rules" {
 	foreign bad 'path:/nix/store/x-evalfail-source?narHash=sha256-fake'

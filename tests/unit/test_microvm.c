@@ -378,12 +378,22 @@ static void unit_words(void **state)
 	                             .rm = "/b/rm"};
 	struct argv argv = ARGV_EMPTY;
 	size_t tap_up = 0, tap_down = 0, shim = 0;
+	char *text;
 
 	(void)state;
 	unit_argv_show(UNIT_HOST, "web", &argv);
 	expect_words(&argv, show, array_size(show));
 	unit_argv_stop("web", &argv);
 	expect_words(&argv, stop, array_size(stop));
+	text = unit_drop_in(&host, "web", 7, 2, "tcg", "/b/systemctl");
+	assert_non_null(strstr(text, "\nRestart=no\n"));
+	assert_non_null(strstr(text, "\nAfter=microvm-blix-console@web.service\n"));
+	assert_non_null(strstr(text, "\nStandardInput=file:/r/vms/web/terminal\n"));
+	free(text);
+	text = unit_console(&host);
+	assert_non_null(strstr(text, "\nExecStart=/l/blix-shim --hold --run /r/vms/%i --console "
+	                             "/s/vms/%i/console.log\n"));
+	free(text);
 	unit_argv_run(&host, &run, &argv);
 	for (size_t i = 0; i < argv.n; i++) {
 		if (strcmp(argv.items[i], "--property=ExecStartPre=/m/web/booted/bin/tap-up") == 0)
