@@ -119,6 +119,32 @@ create() { # NAME
 	in_box blix vm create "$1" --flake "$BASE#$1" --ready console:ready --quiet
 }
 
+# store-2 (the base with -gen2) becomes the example guest, Debian's kernel in a real QEMU; with
+# "deaf" it has no port for an agent: only the power button reaches it.
+GUEST=${BASE/-source/-gen2-source}
+real_guest() { # [deaf]
+	local staged=$ROOT/build/debug/tests/debian
+	[ -e "$staged/.blix-example" ] || "$ROOT/examples/debian/stage" "$staged" >&2
+	in_box rm -rf /opt/fake/store-2
+	{
+		printf '%s\n' '#!/bin/bash' host=guest vcpu=1 mem=256 socket=guest.sock balloon= extra_args_script= toy= \
+			"kernel=$staged/vmlinuz" "initrd=$staged/initrd" "words='${1:+ blix.mute=1}'" 'attach() { :; }'
+		sed "${1:+/blix.agent/d}" "$ROOT/examples/debian/microvm-run"
+	} | write /opt/fake/store-2/bin/microvm-run 0755
+	write /opt/fake/store-2/share/microvm/hypervisor 0644 <<<qemu
+}
+
+# It is asked to stop, and does: nobody signals it, and its last words are in the log.
+stops_gracefully() { # NAME READY_LINE
+	in_box blix vm create "$1" --flake "$GUEST#$1" --ready "console:$2" --quiet
+	in_box blix vm stop "$1" --quiet
+	[ "$(vm "$1" '"\(.status.phase) \(.status.exitCode)"')" = "Stopped 0" ]
+	in_box blix vm logs "$1" | grep -q 'blix: powering off'
+	if in_box blix vm events "$1" | grep -E 'vm-(terminated|killed)'; then return 1; fi
+	in_box blix vm delete "$1" --yes --quiet
+	until_true has_no_traces "$1"
+}
+
 vm() { # NAME FILTER
 	in_box blix vm show "$1" -o json | jq -r "$2"
 }

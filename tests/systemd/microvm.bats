@@ -94,6 +94,11 @@ says() { in_box tail -n 2 "/var/lib/blix/vms/$1/console.log" | grep -q "$2"; } #
 	until_true is_running web
 }
 
+@test "microvm@: a real guest without an agent hears the button, through the socket of another user" {
+	real_guest deaf
+	stops_gracefully guest 'blix: cpus'
+}
+
 @test "microvm@: one that was started by hand gets its drop-in, and stays stopped when it is" {
 	in_box blix vm stop web --quiet
 	in_box rm -r /run/systemd/system/microvm@web.service.d

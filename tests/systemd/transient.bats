@@ -72,6 +72,11 @@ virtiofsd_is_gone() { [ -z "$(virtiofsd)" ]; }
 	tap_is_there web
 }
 
+@test "transient: a real guest with an agent is asked, and powers itself off" {
+	real_guest
+	stops_gracefully guest 'blix: ready'
+}
+
 @test "transient: a stop takes everything down" {
 	in_box blix vm stop web --quiet
 	[ "$(vm web .status.phase)" = Stopped ]
