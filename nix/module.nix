@@ -120,6 +120,22 @@ in
         pkgs.util-linux
       ];
       restartTriggers = [ config.environment.etc."blix/blix.json".text ];
+      # The same as scripts/install/blixd-shim.conf, which says why.
+      serviceConfig = mkIf (cfg.settings.supervision == "shim") {
+        Delegate = true;
+        ProtectControlGroups = false;
+        DeviceAllow = [
+          "/dev/net/tun rw"
+          "/dev/vhost-net rw"
+          "/dev/vhost-vsock rw"
+          "char-pts rw"
+          "char-vfio rw"
+        ];
+        RestrictAddressFamilies = [ "AF_VSOCK" ];
+        RestrictNamespaces = "user mnt pid net ipc uts";
+        SystemCallFilter = [ "@mount" ];
+        CapabilityBoundingSet = "CAP_IPC_LOCK CAP_MKNOD CAP_NET_ADMIN CAP_SETGID CAP_SETUID CAP_SYS_ADMIN CAP_SYS_CHROOT CAP_SYS_NICE CAP_SYS_RESOURCE";
+      };
     };
     systemd.tmpfiles.rules = [
       "d /var/lib/blix 0700 root blix -"

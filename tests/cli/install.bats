@@ -34,7 +34,7 @@ fake_vm() {
 	[ "$status" -eq 0 ]
 	cd "$dest/opt/blix"
 	for file in libexec/blix/{toy.elf,uninstall,manifest} lib/systemd/system/blixd.service \
-		lib/sysusers.d/blix.conf lib/tmpfiles.d/blix.conf; do
+		lib/sysusers.d/blix.conf lib/tmpfiles.d/blix.conf share/blix/blixd-shim.conf; do
 		[ -r "$file" ]
 	done
 	for program in "$BLIX_BUILD"/bin/*; do
@@ -46,7 +46,7 @@ fake_vm() {
 		[ -e "libexec/blix/${helper##*/}" ]
 	done
 	grep -q '^ExecStart=/opt/blix/bin/blixd$' lib/systemd/system/blixd.service
-	run grep -r '@PREFIX@' lib
+	run grep -r '@PREFIX@' lib share
 	[ "$status" -eq 1 ]
 	[ -z "$(find . -perm /022 ! -type l)" ]
 	# The list knows every file that is there.
@@ -158,6 +158,8 @@ fake_vm() {
 	install_here
 	# The only thing that may be missing in a DESTDIR is the program itself.
 	sed "s|^ExecStart=.*|ExecStart=/bin/true|" "$dest/usr/local/lib/systemd/system/blixd.service" >"$dest/blixd.service"
+	mkdir "$dest/blixd.service.d"
+	cp "$dest/usr/local/share/blix/blixd-shim.conf" "$dest/blixd.service.d/"
 	run systemd-analyze verify --man=no "$dest/blixd.service"
 	[ "$status" -eq 0 ]
 	[ -z "$output" ]
