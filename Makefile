@@ -53,7 +53,7 @@ SCRIPT  = $(shell grep -lE -m1 '^\#!.*(bash|bats|/sh)' $$(find .ci scripts tests
 LIB    := $(B)/libblix.a
 obj     = $(patsubst %.c,$(B)/%.o,$(1))
 # What blixd looks for in ../libexec of its own binary.
-HELPER := $(addprefix $(B)/libexec/,toy.elf $(filter blix-shim microvm-status,$(PROGS)) $(notdir $(wildcard scripts/microvm)))
+HELPER := $(addprefix $(B)/libexec/,toy.elf $(filter blix-shim blix-agent microvm-status,$(PROGS)) $(notdir $(wildcard scripts/microvm)))
 
 all: $(PROGS:%=$(B)/bin/%) $(HELPER) ## build every program into build/$(MODE)/bin
 

@@ -66,7 +66,9 @@ struct agent {
 	const char *port_path; /* NULL: the virtio port */
 	const char *run;       /* directory of the agent's own files */
 	const char *secrets;   /* NULL: SECRETS_DIRECTORY, which must be in memory */
+	int given;             /* the port is this, inherited open; -1: it is to be found */
 	int port;              /* -1: not open */
+	bool over;             /* the given port was a connection, and it ended */
 	bool deaf;             /* what comes belongs to no session: read and drop */
 	bool talking;          /* a session is on */
 	uint64_t retry_ms;     /* the port is left alone until then */
@@ -88,7 +90,8 @@ uint64_t now_ms(void);
 void port_open(struct agent *a);
 void port_read(struct agent *a);
 void port_write(struct agent *a);
-/* The host is gone: ends the session; a socket is closed, a virtio port waits. */
+/* The host is gone: ends the session; a socket is closed, a virtio port waits. A socket that was
+ * given is all that the agent had: it is over. */
 void port_lost(struct agent *a);
 
 /* session.c */

@@ -6,11 +6,13 @@
 #include "agent.h"
 
 #include "base/alloc.h"
+#include "base/parse.h"
 #include "sys/file.h"
 
 #include <argp.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -23,18 +25,26 @@ const char *argp_program_version = "blix-agent " AGENT_VERSION;
 
 struct options {
 	const char *port, *run, *secrets;
+	int fd;
 	bool ready_at_start, say_ready;
 };
 
-enum { OPTION_PORT = 0x100, OPTION_RUN, OPTION_SECRETS, OPTION_READY };
+enum { OPTION_PORT = 0x100, OPTION_FD, OPTION_RUN, OPTION_SECRETS, OPTION_READY };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct options *options = state->input;
+	uint64_t number = 0;
 
 	switch (key) {
 	case OPTION_PORT:
 		options->port = arg;
+		return 0;
+	case OPTION_FD:
+		if (parse_u64(arg, &number, NULL) < 0 || number > INT_MAX ||
+		    fcntl((int)number, F_GETFD) < 0)
+			argp_error(state, "--fd %s is no open descriptor", arg);
+		options->fd = (int)number;
 		return 0;
 	case OPTION_RUN:
 		options->run = arg;
@@ -132,7 +142,7 @@ static void turn(struct agent *a)
 	unsigned n;
 	bool quiet;
 
-	if (a->port < 0 && now_ms() >= a->retry_ms)
+	if (a->port < 0 && !a->over && now_ms() >= a->retry_ms)
 		port_open(a);
 	port_write(a);
 	quiet = a->retry_ms > now_ms();
@@ -158,6 +168,8 @@ int main(int argc, char **argv)
 	static const struct argp_option table[] = {
 		{"port", OPTION_PORT, "PATH", 0,
 	         "Speak to the host over PATH, a device or a Unix socket", 0},
+		{"fd", OPTION_FD, "N", 0,
+	         "Speak over the open descriptor N; of a socket, end when the host does", 0},
 		{"run", OPTION_RUN, "DIR", 0, "Directory of the agent's own files (/run/blix)", 0},
 		{"secrets", OPTION_SECRETS, "DIR", 0,
 	         "Keep secrets in DIR, wherever that is (/run/secrets, in memory)", 0},
@@ -177,7 +189,7 @@ int main(int argc, char **argv)
 		NULL,
 	};
 	struct sigaction ignore = {.sa_handler = SIG_IGN};
-	struct options options = {.run = "/run/blix"};
+	struct options options = {.fd = -1, .run = "/run/blix"};
 	struct agent a = {.port = -1, .netlink = -1};
 	struct blix_error err;
 
@@ -188,6 +200,7 @@ int main(int argc, char **argv)
 	(void)sigaction(SIGPIPE, &ignore, NULL);
 	(void)sigaction(SIGHUP, &ignore, NULL);
 	a.port_path = options.port;
+	a.given = options.fd;
 	a.run = options.run;
 	a.secrets = options.secrets;
 	a.ready = options.ready_at_start;
@@ -202,6 +215,7 @@ int main(int argc, char **argv)
 	}
 	a.netlink = guest_netlink();
 	freeze_recover(&a);
-	for (;;)
+	while (!a.over || a.n_streams > 0)
 		turn(&a);
+	return 0;
 }

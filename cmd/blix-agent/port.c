@@ -1,4 +1,5 @@
-/* The port: a virtio-serial port found by its name, or a Unix socket for tests. A virtio port stays
+/* The port: a virtio-serial port found by its name, one that the loader has opened, a connection
+ * that systemd accepted, or a Unix socket for tests. A virtio port stays
  * open while the host comes and goes, which poll() tells by POLLHUP and read() by 0; it is then
  * left alone for a moment, since poll() would return at once. */
 #include "agent.h"
@@ -66,12 +67,22 @@ static int open_socket(const char *path)
 	return fd;
 }
 
+/* What the loader spoke to the host over. */
+static int port_take(int fd)
+{
+	(void)fcntl(fd, F_SETFL, O_NONBLOCK);
+	(void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+	return fd;
+}
+
 void port_open(struct agent *a)
 {
 	cleanup(freep) char *found = a->port_path == NULL ? port_find() : xstrdup(a->port_path);
 	struct stat st;
 
-	if (found != NULL && stat(found, &st) == 0 && S_ISSOCK(st.st_mode))
+	if (a->given >= 0)
+		a->port = port_take(a->given);
+	else if (found != NULL && stat(found, &st) == 0 && S_ISSOCK(st.st_mode))
 		a->port = open_socket(found);
 	else if (found != NULL)
 		a->port = open(found, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
@@ -94,6 +105,7 @@ void port_lost(struct agent *a)
 	if (a->port >= 0 && (fstat(a->port, &st) < 0 || S_ISSOCK(st.st_mode))) {
 		closep(&a->port);
 		a->port = -1;
+		a->over = a->given >= 0;
 	}
 }
 

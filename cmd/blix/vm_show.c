@@ -163,7 +163,9 @@ static void show_agent(const cJSON *object)
 	if (at(object, "status.agent") == NULL)
 		return;
 	if (!true_at(object, "status.agent.connected")) {
-		print_field("agent", "none answers: no exec and no cp, but console");
+		print_field("agent", at(object, "status.agent.message") != NULL
+		                             ? text_at(object, "status.agent.message")
+		                             : "none answers: no exec and no cp, but console");
 		return;
 	}
 	print_fieldf("agent", "%s%s", text_at(object, "status.agent.version"),

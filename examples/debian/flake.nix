@@ -46,6 +46,9 @@
         mkDefault = override 1000;
       };
 
+      # lib.mkIf
+      given = value: if value._type or null != "if" then [ value ] else if value.condition then [ value.content ] else [ ];
+
       # As in NixOS: the lowest priority wins, a plain value has 100; winning lists are joined.
       merge = option: values:
         let
@@ -60,7 +63,7 @@
         else
           throw "${option} is defined twice: ${toJSON winners}";
 
-      configure = name: modules: config:
+      configure = name: loads: modules: config:
         let
           unfold = module:
             let plain = if isFunction module then module { inherit config lib; } else module;
@@ -69,8 +72,10 @@
           hostName = merge "networking.hostName"
             ([ (override 1500 name) ] ++ concatMap (part: if part ? networking.hostName then [ part.networking.hostName ] else [ ]) parts);
           options = defaults hostName;
-          unknown = filter (option: !(hasAttr option options)) (concatMap (part: attrNames (part.microvm or { })) parts);
+          unknown = filter (option: !(hasAttr option options || option == "qemu" && loads)) (concatMap (part: attrNames (part.microvm or { })) parts);
           values = option: concatMap (part: if hasAttr option (part.microvm or { }) then [ part.microvm.${option} ] else [ ]) parts;
+          services = concatMap (part: if part ? systemd.services.blix-agent then given part.systemd.services.blix-agent else [ ]) parts;
+          extraArgs = concatMap (part: if part ? microvm.qemu.extraArgs then given part.microvm.qemu.extraArgs else [ ]) parts;
         in
         {
           inherit hostName;
@@ -78,7 +83,9 @@
             if unknown != [ ] then
               throw "The option `microvm.${head unknown}' does not exist: this guest has ${concatStringsSep " " (attrNames options)}"
             else
-              mapAttrs (option: value: merge "microvm.${option}" ([ (override 1500 value) ] ++ values option)) options;
+              mapAttrs (option: value: merge "microvm.${option}" ([ (override 1500 value) ] ++ values option)) options
+              // { qemu = { machine = "microvm"; extraArgs = concatLists extraArgs; }; };
+          loader = if services == [ ] then null else (head services).script;
         };
 
       # --- what QEMU's microvm machine and this kernel cannot do ---
@@ -110,8 +117,27 @@
         if share.socket or null != null then share.socket else "${hostName}-virtiofs-${share.tag}.sock";
       point = one: if one.mountPoint or null == null then "" else one.mountPoint;
 
+      # The agent's port. A guest that loads its agent has none of its own: blix brings it.
+      agentPort = [
+        "-device" "virtio-serial-device"
+        "-chardev" "socket,id=blix-agent,path=blix.agent,server=on,wait=off"
+        "-device" "virtserialport,chardev=blix-agent,name=blix.agent.0"
+      ];
+
+      # What boots: the initramfs, and the agent or the script that loads it.
+      initrd = hostName: loads: loader:
+        if !loads then
+          build "guest-initrd-${hostName}" { parts = [ (staged "initrd") (staged "agent") ]; } "cat $parts > $out"
+        else
+          build "guest-initrd-${hostName}" { base = staged "initrd"; inherit loader; } (lines [
+            "mkdir -p root/etc"
+            "printf %s \"$loader\" > root/etc/blix-loader"
+            "find root -exec touch -h -d @0 {} +"
+            "{ cat $base; (cd root && find . | LC_ALL=C sort | cpio --quiet -o -H newc --owner=0:0 --reproducible | gzip -9n); } > $out"
+          ]);
+
       # The head of microvm-run: everything Nix knows, as shell words.
-      settings = kind: hostName: m: lines (
+      settings = kind: hostName: m: initrd: lines (
         [
           "#!/bin/bash"
           "host=${quote hostName}"
@@ -122,7 +148,8 @@
           "extra_args_script=${quote m.extraArgsScript}"
           "toy=${quote (staged "toy.elf")}"
           "kernel=${quote (staged (if kind == "toy" then "toy.elf" else "vmlinuz"))}"
-          "initrd=${quote (if kind == "toy" then "" else staged "initrd")}"
+          "initrd=${quote (if kind == "toy" then "" else initrd)}"
+          "more=(${concatStringsSep " " (map quote (if kind == "loaded" then m.qemu.extraArgs else agentPort))})"
           "words=${quote (if kind == "mute" then " blix.mute=1" else "")}"
           "attach() {"
           "\t:"
@@ -166,7 +193,7 @@
         ]
       );
 
-      runner = kind: hostName: m: toplevel:
+      runner = kind: hostName: m: toplevel: initrd:
         let
           ofType = type: filter (one: one.type == type) m.interfaces;
           taps = ofType "tap";
@@ -175,7 +202,7 @@
           file = name: variable: "printf %s \"\$${variable}\" > $out/${name}";
         in
         build "microvm-qemu-${hostName}" {
-          run = if kind == "exits" then readFile ./exits else settings kind hostName m + readFile ./microvm-run;
+          run = if kind == "exits" then readFile ./exits else settings kind hostName m initrd + readFile ./microvm-run;
           qmp = "#!/usr/bin/perl\nmy $path = ${quote m.socket};\n" + readFile ./microvm-qmp;
           up = linksUp taps tapUp;
           down = linksDown taps;
@@ -231,27 +258,31 @@
 
       system = kind: defined:
         let
-          configured = configure kind defined config;
+          loads = kind == "loaded";
+          configured = configure kind loads defined config;
           inherit (configured) hostName;
           microvm = checked hostName configured.microvm;
           toplevel = build "guest-system-${hostName}" {
             kernel = staged "vmlinuz";
-            initrd = staged "initrd";
+            initrd = booted;
           } "mkdir $out; ln -s $kernel $out/kernel; ln -s $initrd $out/initrd";
+          booted = initrd hostName loads configured.loader;
           config = {
             networking = { inherit hostName; };
             system.build = { inherit toplevel; };
-            microvm = microvm // { declaredRunner = runner kind hostName microvm toplevel; };
+            microvm = microvm // { declaredRunner = runner kind hostName microvm toplevel booted; };
           };
         in
         {
           inherit config;
+          options = if loads then { systemd.services = { }; } else { };
           extendModules = { modules ? [ ] }: system kind (defined ++ modules);
         };
     in
     {
       nixosConfigurations = {
         demo = system "demo" [ ];
+        loaded = system "loaded" [ ]; # like demo, but blix gives it its agent, as it does to NixOS
         toy = system "toy" [ ]; # 9 KB of kernel: says READY toy after 0.05 s and halts
         mute = system "mute" [ ]; # boots, but never says that it is ready
         exits = system "exits" [ ]; # its runner ends at once, rc 1

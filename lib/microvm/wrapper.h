@@ -1,5 +1,7 @@
 /* The wrapper flake of one VM: a constant flake.nix whose only variable text is the base's locked
- * URL, the lock that the cluster agreed on, and spec.json, which is data and never code. */
+ * URL, the lock that the cluster agreed on, and spec.json, which is data and never code. NixOS also
+ * gets blix-loader, the script of its service blix-agent (docs/guest-contract.md); it is the same
+ * for all VMs and names no version, so that they share one system. */
 #ifndef BLIX_MICROVM_WRAPPER_H
 #define BLIX_MICROVM_WRAPPER_H
 

@@ -103,6 +103,7 @@ static cJSON *agent_json(const struct agent_info *info)
 	cJSON *addresses = json_array();
 
 	json_add_bool(object, "connected", info->present);
+	json_add_text(object, "message", info->problem);
 	if (info->present)
 		json_add_bool(object, "ready", info->ready);
 	json_add_text(object, "version", info->version);

@@ -134,6 +134,7 @@ void doctor_microvm(struct doctor *d)
 {
 	cleanup(freep) char *found = microvm_find(d->config->path);
 	cleanup(freep) char *shim = xasprintf("%s/blix-shim", d->config->libexec_dir);
+	cleanup(freep) char *agent = xasprintf("%s/blix-agent", d->config->libexec_dir);
 	const char *microvm = d->config->microvm;
 
 	if (microvm[0] == '\0' || access(microvm, X_OK) < 0)
@@ -150,4 +151,8 @@ void doctor_microvm(struct doctor *d)
 	if (access(shim, X_OK) < 0)
 		doctor_add(d, FINDING_FAIL, "make install, or the key `libexecDir`",
 		           "%s cannot be run: no VM can be started", shim);
+	if (access(agent, R_OK) < 0)
+		doctor_add(d, FINDING_WARN, "make install, or the key `libexecDir`",
+		           "%s is not there: NixOS guests get no agent, so no exec, cp and run",
+		           agent);
 }

@@ -11,6 +11,7 @@
 #include "sys/clock.h"
 #include "sys/file.h"
 #include "sys/log.h"
+#include "vmm/agent_program.h"
 
 #include <assert.h>
 #include <inttypes.h>
@@ -270,11 +271,14 @@ char *node_executor_groups(const char *cluster, const char *run_dir)
 static void host_fill(struct node_executor *e)
 {
 	const struct config *config = e->config.config;
+	cleanup(freep) char *program = NULL;
 
 	(void)program_find("systemctl", config->path, &e->systemctl, NULL);
 	(void)program_find("rm", config->path, &e->rm, NULL);
 	e->status = xasprintf("%s/microvm-status", config->libexec_dir);
 	e->shim = xasprintf("%s/blix-shim", config->libexec_dir);
+	program = xasprintf("%s/blix-agent", config->libexec_dir);
+	e->agent = agent_program_new(program);
 	e->home = xasprintf("%s/home", config->state_dir);
 	e->tmp = xasprintf("%s/tmp", config->state_dir);
 	if (cgroup_root() != NULL)
@@ -327,6 +331,7 @@ static void executor_free(struct node_executor *e)
 	free(e->rm);
 	free(e->status);
 	free(e->shim);
+	agent_program_free(e->agent);
 	free(e->home);
 	free(e->tmp);
 	free(e->cgroups);

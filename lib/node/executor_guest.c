@@ -18,8 +18,10 @@ struct guest {
 	struct local *local; /* NULL: the VM is no more */
 	struct agent *agent;
 	bool present;
-	bool awaited; /* its word makes the VM ready */
-	bool given;   /* it has the VM's secrets */
+	unsigned loads;    /* that were told of */
+	char problem[256]; /* the same */
+	bool awaited;      /* its word makes the VM ready */
+	bool given;        /* it has the VM's secrets */
 	struct giving *giving;
 };
 
@@ -95,6 +97,20 @@ void guest_give(struct local *local)
 		on_given(guest, &err);
 }
 
+/* A guest that asks in vain asks again: it is told of once. */
+static void loads_tell(struct guest *guest, const struct agent_info *info)
+{
+	const char *name = guest->local->vm->name;
+
+	if (info->loads != guest->loads)
+		log_event(LOG_INFO, "vm.agent.loaded", "vm=%s", name);
+	if (info->problem[0] != '\0' && strcmp(info->problem, guest->problem) != 0)
+		log_event(LOG_WARNING, "vm.agent.refused", "vm=%s error=\"%s\"", name,
+		          info->problem);
+	guest->loads = info->loads;
+	memcpy(guest->problem, info->problem, sizeof(guest->problem));
+}
+
 static void on_changed(void *data, const struct agent_info *info)
 {
 	struct guest *guest = data;
@@ -106,6 +122,7 @@ static void on_changed(void *data, const struct agent_info *info)
 		          guest->local->vm->name, info->version);
 	if (!info->present && guest->present)
 		log_event(LOG_INFO, "vm.agent.lost", "vm=%s", guest->local->vm->name);
+	loads_tell(guest, info);
 	if (info->present && !guest->present) {
 		guest->present = true;
 		guest_give(guest->local);
@@ -131,6 +148,7 @@ void guest_follow(struct local *local)
 	struct agent_config config = {
 		.loop = local->e->config.loop,
 		.path = path,
+		.program = local->e->agent,
 		.changed = on_changed,
 	};
 	struct guest *guest = xcalloc(1, sizeof(*guest));

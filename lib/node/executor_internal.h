@@ -28,6 +28,7 @@
 #include "node/usage.h"
 #include "vmm/vmm.h"
 
+struct agent_program;
 struct watch;
 struct guest;
 struct agent;
@@ -83,6 +84,7 @@ struct node_executor {
 	char *status, *shim, *home, *tmp; /* paths */
 	char *cgroups;        /* how the control groups of VMs begin, NULL: no cgroup v2 here */
 	char *systemctl, *rm; /* paths, NULL where there are none */
+	struct agent_program *agent;
 	struct executor machine;
 	struct executor_actions actions;
 	uv_idle_t idle;

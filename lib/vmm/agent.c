@@ -4,12 +4,17 @@
  * repeats our session; nothing for some time -> hang up and begin again, which is also what clears
  * a frame that an earlier daemon left torn on the way. A guest that boots slowly is given ever more
  * time, since its agent says HELLO of itself when it starts, and is then answered at once. An agent
- * that was silent for a while is asked by the same HELLO. */
+ * that was silent for a while is asked by the same HELLO.
+ *
+ * A guest without an agent asks for it in one line, before any frame, and once per connection: what
+ * asks again has lost count of the bytes, which hanging up sets right. Nothing is said between the
+ * agent's bytes and its own HELLO, since the guest may read on beyond them. */
 #include "vmm/agent.h"
 
 #include "base/alloc.h"
 #include "base/json.h"
 #include "vmm/address.h"
+#include "vmm/agent_program.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -22,10 +27,13 @@
 #define ABSENT_MOST_MS 60000 /* between looks for the socket; from PAUSE_MS, doubled */
 #define SILENT_MS      5000  /* for the first HELLO; doubled */
 #define SILENT_MOST_MS 300000
-#define ASK_MS         30000 /* without a frame; then it may take as long to answer */
+#define ASK_MS         30000  /* without a frame; then it may take as long to answer */
+#define LOAD_MS        120000 /* for the agent's bytes to be taken, and it to begin */
 #define READ_SIZE      65536
+#define QUESTION       "blix-loader "
+#define VERSION        "1\n" /* of the loader's protocol */
 
-enum where { ABSENT, CONNECTED, TALKING, ASKED };
+enum where { ABSENT, CONNECTED, LOADING, TALKING, ASKED };
 
 struct agent_stream {
 	LIST_ENTRY(agent_stream) entry;
@@ -45,6 +53,9 @@ struct agent {
 	uv_timer_t timer;
 	uv_pipe_t *pipe; /* NULL: none; freed by its own close callback */
 	struct frame_reader in;
+	char question[sizeof(QUESTION VERSION) - 1]; /* the first bytes of a connection */
+	size_t n_question;
+	bool questioned; /* they are no question, or one that was answered */
 	char session[20];
 	uint64_t absent_ms, silent_ms;
 	struct agent_info info;
@@ -61,6 +72,7 @@ struct write {
 	uv_write_t request;
 	char *bytes;
 	size_t n;
+	struct agent_bytes *program; /* NULL: none follows */
 };
 
 static void agent_look(uv_timer_t *timer);
@@ -71,25 +83,29 @@ static void on_written(uv_write_t *request, int status)
 
 	(void)status;                   /* a broken pipe is seen by reading */
 	explicit_bzero(w->bytes, w->n); /* it may have been a secret */
+	if (w->program != NULL)
+		agent_bytes_release(w->program);
 	free(w->bytes);
 	free(w);
 }
 
-/* Takes what is in `out`. */
-static void agent_write(struct agent *a, struct buf *out)
+/* Takes what is in `out`, and `program`, which may be NULL. */
+static void agent_write(struct agent *a, struct buf *out, struct agent_bytes *program)
 {
 	struct write *w = xcalloc(1, sizeof(*w));
 	size_t n = out->len;
-	uv_buf_t piece;
+	uv_buf_t pieces[2];
 
 	w->bytes = buf_take(out);
 	w->n = n;
-	piece = uv_buf_init(w->bytes, (unsigned)n);
-	if (a->pipe == NULL ||
-	    uv_write(&w->request, (uv_stream_t *)a->pipe, &piece, 1, on_written) != 0) {
-		free(w->bytes);
-		free(w);
-	}
+	w->program = program;
+	pieces[0] = uv_buf_init(w->bytes, (unsigned)n);
+	if (program != NULL)
+		pieces[1] =
+			uv_buf_init(agent_bytes_data(program), (unsigned)agent_bytes_size(program));
+	if (a->pipe == NULL || uv_write(&w->request, (uv_stream_t *)a->pipe, pieces,
+	                                program != NULL ? 2 : 1, on_written) != 0)
+		on_written(&w->request, UV_EPIPE);
 }
 
 static void agent_wait(struct agent *a, uint64_t ms)
@@ -117,6 +133,16 @@ static void streams_lose(struct agent *a)
 	}
 }
 
+/* The agent is no more; what is not its own word stays. */
+static void info_clear(struct agent_info *info)
+{
+	struct agent_info old = *info;
+
+	memset(info, 0, sizeof(*info));
+	info->loads = old.loads;
+	memcpy(info->problem, old.problem, sizeof(info->problem));
+}
+
 /* Hangs up; what was said is void. */
 static void agent_drop(struct agent *a)
 {
@@ -127,7 +153,9 @@ static void agent_drop(struct agent *a)
 	a->pipe = NULL;
 	a->where = ABSENT;
 	frame_reader_clear(&a->in);
-	memset(&a->info, 0, sizeof(a->info));
+	a->n_question = 0;
+	a->questioned = false;
+	info_clear(&a->info);
 	xreplace(&a->said, NULL);
 	streams_lose(a);
 	if (was && !a->closing)
@@ -141,7 +169,7 @@ static void agent_hello(struct agent *a)
 
 	buf_init(&out, 1024);
 	(void)frame_put_text(&out, 0, FRAME_HELLO, text);
-	agent_write(a, &out);
+	agent_write(a, &out, NULL);
 }
 
 static void session_new(struct agent *a)
@@ -170,7 +198,8 @@ static void info_read(struct agent_info *info, const cJSON *hello)
 	const cJSON *list = NULL;
 	const cJSON *one;
 
-	memset(info, 0, sizeof(*info));
+	info_clear(info);
+	info->problem[0] = '\0';
 	info->present = true;
 	(void)json_get_bool(hello, "ready", &info->ready, NULL);
 	copy_text(info->version, sizeof(info->version), hello, "agent");
@@ -281,6 +310,66 @@ static int take_stream(struct agent_stream *s, const struct frame *f, struct bli
 	return 0;
 }
 
+/* Answers a guest that has no agent. */
+static void agent_load(struct agent *a)
+{
+	cleanup(buf_done) struct buf out;
+	struct agent_bytes *program = NULL;
+	struct blix_error err;
+	int rc;
+
+	buf_init(&out, 1024);
+	if (a->config.program != NULL)
+		rc = agent_program_hold(a->config.program, &program, &err);
+	else
+		rc = blix_fail(&err, BLIX_E_UNAVAILABLE, "this node gives no agent to its guests");
+	if (rc == 0) {
+		/* A line of its own, whatever of the HELLO the guest has read. */
+		(void)buf_printf(&out, "\nblix-agent 1 %zu %s\n", agent_bytes_size(program),
+		                 agent_bytes_sha256(program));
+		a->info.loads++;
+		a->info.problem[0] = '\0';
+	} else {
+		(void)buf_printf(&out, "\nblix-error %s\n", err.text);
+		(void)snprintf(a->info.problem, sizeof(a->info.problem), "%.255s", err.text);
+	}
+	agent_write(a, &out, program);
+	a->where = LOADING;
+	agent_wait(a, LOAD_MS);
+	a->config.changed(a->config.data, &a->info);
+}
+
+/* A guest whose agent was killed in the middle of a frame would ask for ever: what comes alone and
+ * is the question can only be one, or a guest's own data, which that guest may break its session
+ * by. */
+static bool is_question(const char *data, size_t n)
+{
+	return n == sizeof(QUESTION VERSION) - 1 && memcmp(data, QUESTION VERSION, n) == 0;
+}
+
+/* The first bytes of a connection: takes those of a question, and hands on what is none. The first
+ * frame of an agent never looks like one: its length would be out of bounds. */
+static int take_question(struct agent *a, const char **data, size_t *n, struct blix_error *err)
+{
+	static const char question[] = QUESTION VERSION;
+	size_t room = sizeof(a->question) - a->n_question;
+	size_t taken = *n < room ? *n : room;
+
+	memcpy(a->question + a->n_question, *data, taken);
+	a->n_question += taken;
+	*data += taken;
+	*n -= taken;
+	if (memcmp(a->question, question, a->n_question) == 0) {
+		if (a->n_question < sizeof(a->question))
+			return 0;
+		a->questioned = true;
+		agent_load(a);
+		return 0;
+	}
+	a->questioned = true;
+	return frame_reader_feed(&a->in, a->question, a->n_question, err);
+}
+
 static int agent_take(struct agent *a, const struct frame *f, struct blix_error *err)
 {
 	struct agent_stream *s;
@@ -301,6 +390,25 @@ static void agent_again(struct agent *a)
 		agent_wait(a, PAUSE_MS);
 }
 
+static int agent_feed(struct agent *a, const char *data, size_t n, struct blix_error *err)
+{
+	int rc = 0;
+
+	if (a->where == ASKED)
+		a->where = TALKING;
+	if (a->where == TALKING)
+		agent_wait(a, ASK_MS);
+	if (a->where == LOADING) {
+		a->where = CONNECTED; /* it runs, and says HELLO */
+		agent_wait(a, a->silent_ms);
+	}
+	if (!a->questioned)
+		rc = take_question(a, &data, &n, err);
+	else if (is_question(data, n))
+		rc = blix_fail(err, BLIX_E_UNAVAILABLE, "the agent is no more");
+	return rc == 0 && n > 0 ? frame_reader_feed(&a->in, data, n, err) : rc;
+}
+
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *piece)
 {
 	struct agent *a = stream->data;
@@ -309,11 +417,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *piece)
 	int rc = 0;
 
 	if (n > 0 && (uv_stream_t *)a->pipe == stream) {
-		if (a->where == ASKED)
-			a->where = TALKING;
-		if (a->where == TALKING)
-			agent_wait(a, ASK_MS);
-		rc = frame_reader_feed(&a->in, piece->base, (size_t)n, &err);
+		rc = agent_feed(a, piece->base, (size_t)n, &err);
 		while (rc >= 0 && (uv_stream_t *)a->pipe == stream &&
 		       (rc = frame_reader_next(&a->in, &f, &err)) == 1)
 			rc = agent_take(a, &f, &err);
@@ -366,6 +470,7 @@ static void agent_look(uv_timer_t *timer)
 			a->silent_ms * 2 < SILENT_MOST_MS ? a->silent_ms * 2 : SILENT_MOST_MS;
 		agent_again(a);
 		return;
+	case LOADING:
 	case ASKED:
 		agent_again(a);
 		return;
@@ -446,7 +551,8 @@ int agent_stream_open(struct agent *a, const char *request, const struct agent_s
 
 	buf_init(&out, FRAME_WHOLE);
 	if (!a->info.present || a->closing) {
-		(void)blix_fail(err, BLIX_E_UNAVAILABLE, "no agent answers in the guest");
+		(void)blix_fail(err, BLIX_E_UNAVAILABLE, "no agent answers in the guest%s%s",
+		                a->info.problem[0] != '\0' ? ": " : "", a->info.problem);
 		blix_reason(err, "no-agent");
 		return -BLIX_E_UNAVAILABLE;
 	}
@@ -467,7 +573,7 @@ int agent_stream_open(struct agent *a, const char *request, const struct agent_s
 	LIST_INSERT_HEAD(&a->streams, s, entry);
 	a->n_streams++;
 	(void)frame_put_text(&out, s->id, FRAME_OPEN, request);
-	agent_write(a, &out);
+	agent_write(a, &out, NULL);
 	*ret = s;
 	return 0;
 }
@@ -517,7 +623,7 @@ static void stream_write(struct agent_stream *s, enum frame_type type, const voi
 
 	buf_init(&out, FRAME_WHOLE);
 	(void)frame_put(&out, s->id, type, data, n);
-	agent_write(s->agent, &out);
+	agent_write(s->agent, &out, NULL);
 }
 
 int agent_stream_send(struct agent_stream *s, enum frame_type type, const void *data, size_t n,

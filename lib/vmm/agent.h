@@ -1,6 +1,9 @@
 /* The agent inside one running guest (docs/guest-contract.md), over the Unix socket that its
  * hypervisor listens on. Many streams share the connection; each goes to whoever opened it.
  *
+ * A guest that has only the loader of the wrapper flake asks for the agent first, and is given this
+ * node's own (agent_program.h).
+ *
  * The connection is made, and made again when it breaks or the guest is silent, until it is closed.
  * `changed` tells of the agent's coming, going and each new word about itself. All calls are the
  * loop's; no callback fires inside a call. */
@@ -15,6 +18,7 @@
 #define AGENT_ADDRESSES 16
 
 struct agent;
+struct agent_program;
 struct agent_stream;
 
 /* What the agent said last. */
@@ -24,11 +28,15 @@ struct agent_info {
 	char version[32], boot_id[40], hostname[65], machine_id[40];
 	char addresses[AGENT_ADDRESSES][46];
 	unsigned n_addresses;
+	/* These stay when it goes. */
+	unsigned loads;    /* how often the guest was given the agent */
+	char problem[256]; /* why it could not be, the last time that it asked; "" */
 };
 
 struct agent_config {
 	uv_loop_t *loop;
-	const char *path; /* of the socket; may not be there yet; copied */
+	const char *path;              /* of the socket; may not be there yet; copied */
+	struct agent_program *program; /* lives longer; NULL: none to load */
 	void (*changed)(void *data, const struct agent_info *info);
 	void *data;
 };

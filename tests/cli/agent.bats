@@ -209,6 +209,9 @@ last() { # FIELD of EXIT or ERROR
 	[ "$status" = 1 ]
 	run blix-agent raedy
 	[ "$status" = 64 ]
+	run blix-agent --fd 77
+	[ "$status" = 64 ]
+	[[ $output == *"--fd 77 is no open descriptor"* ]]
 }
 
 @test "a name of its own, in a namespace" {

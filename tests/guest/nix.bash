@@ -22,7 +22,7 @@ base_url() { # DIR
 		jq -r '"path:\(.path)?narHash=\(.locked.narHash | gsub("\\+"; "%2B") | gsub("/"; "%2F") | gsub("="; "%3D"))"'
 }
 
-# What blix renders for each VM.
+# What blix renders for each VM, but for the agent of NixOS.
 wrapper() { # DIR URL NAME ATTR OPTIONS-JSON
 	mkdir -p "$1"
 	cat >"$1/flake.nix" <<-NIX

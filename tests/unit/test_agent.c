@@ -1,7 +1,9 @@
 /* lib/vmm/agent against a guest of the test's own making: a socket that speaks frames, well or
  * badly. Streams end once, whatever ends them, and the connection comes back. */
 #include "base/alloc.h"
+#include "sys/file.h"
 #include "vmm/agent.h"
+#include "vmm/agent_program.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,6 +13,12 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+
+#define PROGRAM "the bytes of an agent\n"
+#define SHA256                                                                                     \
+	"f2425358a66f51316f2b9fd179390f334256297141a742ea2202b060e20c5154" /* of PROGRAM, by       \
+	                                                                      sha256sum */
+#define ANSWER "\nblix-agent 1 22 " SHA256 "\n" PROGRAM
 
 struct seen {
 	unsigned frames, ended, changes;
@@ -24,7 +32,8 @@ struct seen {
 
 struct fixture {
 	uv_loop_t loop;
-	char dir[32], *path;
+	char dir[32], *path, *program;
+	struct agent_program *loaded;
 	int listener, guest; /* the guest's end, -1 none */
 	struct frame_reader in;
 	struct agent *agent;
@@ -83,7 +92,14 @@ static int setup(void **state)
 	assert_int_equal(listen(f->listener, 4), 0);
 	assert_int_equal(uv_loop_init(&f->loop), 0);
 	frame_reader_init(&f->in);
-	config = (struct agent_config){&f->loop, f->path, on_changed, &f->seen};
+	f->program = xasprintf("%s/blix-agent", f->dir);
+	assert_int_equal(file_put(f->program, PROGRAM, strlen(PROGRAM), 0755, NULL), 0);
+	f->loaded = agent_program_new(f->program);
+	config = (struct agent_config){.loop = &f->loop,
+	                               .path = f->path,
+	                               .program = f->loaded,
+	                               .changed = on_changed,
+	                               .data = &f->seen};
 	f->agent = agent_open(&config);
 	*state = f;
 	return 0;
@@ -109,9 +125,12 @@ static int teardown(void **state)
 	hang_up(f);
 	frame_reader_done(&f->in);
 	(void)close(f->listener);
+	agent_program_free(f->loaded);
 	(void)unlink(f->path);
+	(void)unlink(f->program);
 	(void)rmdir(f->dir);
 	free(f->path);
+	free(f->program);
 	free(f);
 	return 0;
 }
@@ -353,6 +372,117 @@ static void liars(void **state)
 	}
 }
 
+static void guest_ask(struct fixture *f, const char *line)
+{
+	assert_int_equal(send(f->guest, line, strlen(line), MSG_NOSIGNAL), (ssize_t)strlen(line));
+}
+
+/* Reads until `want` bytes came that are not frames; turns the loop meanwhile. */
+static void guest_expect(struct fixture *f, const char *want)
+{
+	char got[512] = "";
+	size_t n = 0;
+
+	while (n < strlen(want)) {
+		ssize_t more = recv(f->guest, got + n, strlen(want) - n, MSG_DONTWAIT);
+
+		assert_int_not_equal(more, 0);
+		n += more > 0 ? (size_t)more : 0;
+		(void)uv_run(&f->loop, UV_RUN_NOWAIT);
+	}
+	assert_string_equal(got, want);
+}
+
+static void guest_is_left(struct fixture *f)
+{
+	char byte;
+
+	for (;;) {
+		ssize_t n = recv(f->guest, &byte, 1, MSG_DONTWAIT);
+
+		assert_false(n > 0);
+		if (n == 0)
+			break;
+		(void)uv_run(&f->loop, UV_RUN_NOWAIT);
+	}
+	hang_up(f);
+}
+
+/* In pieces, as a slow port gives them; then what was loaded speaks over the same connection. */
+static void loads(void **state)
+{
+	struct fixture *f = *state;
+
+	guest_accept(f);
+	guest_ask(f, "blix-");
+	(void)uv_run(&f->loop, UV_RUN_ONCE);
+	guest_ask(f, "loader 1\n");
+	guest_expect(f, ANSWER);
+	turn_until(f, f->seen.changes == 1);
+	assert_int_equal(agent_info(f->agent)->loads, 1);
+	assert_false(agent_info(f->agent)->present);
+	guest_hello(f, "", "");
+	assert_int_equal(guest_get(f).type, FRAME_HELLO);
+	guest_hello(f, f->session, "");
+	turn_until(f, f->seen.present);
+	assert_int_equal(agent_info(f->agent)->loads, 1);
+}
+
+/* What asks again has lost count of the bytes; what asks in the middle of a session has lost its
+ * agent; what asks for another protocol gets none. Each finds a fresh connection. */
+static void loads_again(void **state)
+{
+	struct fixture *f = *state;
+
+	guest_accept(f);
+	guest_ask(f, "blix-loader 1\n");
+	guest_expect(f, ANSWER);
+	guest_ask(f, "blix-loader 1\n");
+	guest_is_left(f);
+	for (unsigned torn = 0; torn < 2; torn++) {
+		guest_up(f);
+		if (torn != 0)
+			assert_int_equal(send(f->guest, "\377\0\0\0\7\0\0\0", 8, 0), 8);
+		(void)uv_run(&f->loop, UV_RUN_NOWAIT);
+		guest_ask(f, "blix-loader 1\n");
+		turn_until(f, !f->seen.present);
+		guest_is_left(f);
+	}
+	guest_accept(f);
+	guest_ask(f, "blix-loader 2\n");
+	guest_is_left(f);
+	guest_accept(f);
+	guest_ask(f, "blix-loader 1\n");
+	guest_expect(f, ANSWER);
+	assert_int_equal(agent_info(f->agent)->loads, 2);
+}
+
+static void nothing_to_load(void **state)
+{
+	struct fixture *f = *state;
+	cleanup(freep) char *problem =
+		xasprintf("this node has no agent for the guest to load: %s", f->program);
+	cleanup(freep) char *answer = xasprintf("\nblix-error %s\n", problem);
+	struct agent_stream *s;
+	struct blix_error err;
+
+	(void)unlink(f->program);
+	guest_accept(f);
+	guest_ask(f, "blix-loader 1\n");
+	guest_expect(f, answer);
+	assert_string_equal(agent_info(f->agent)->problem, problem);
+	assert_int_equal(agent_stream_open(f->agent, "{}", &ops, NULL, &s, &err),
+	                 -(int)BLIX_E_UNAVAILABLE);
+	assert_string_equal(blix_error_reason(&err), "no-agent");
+	assert_non_null(strstr(err.text, problem));
+	hang_up(f);
+	assert_int_equal(file_put(f->program, PROGRAM, strlen(PROGRAM), 0755, NULL), 0);
+	guest_accept(f);
+	assert_string_equal(agent_info(f->agent)->problem, problem);
+	guest_ask(f, "blix-loader 1\n");
+	turn_until(f, agent_info(f->agent)->problem[0] == '\0');
+}
+
 static void closed_with_streams(void **state)
 {
 	struct fixture *f = *state;
@@ -378,6 +508,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(closed_in_its_own_call, setup, teardown),
 		cmocka_unit_test_setup_teardown(lost_and_found, setup, teardown),
 		cmocka_unit_test_setup_teardown(liars, setup, teardown),
+		cmocka_unit_test_setup_teardown(loads, setup, teardown),
+		cmocka_unit_test_setup_teardown(loads_again, setup, teardown),
+		cmocka_unit_test_setup_teardown(nothing_to_load, setup, teardown),
 		cmocka_unit_test_setup_teardown(closed_with_streams, setup, teardown),
 	};
 

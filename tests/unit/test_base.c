@@ -3,6 +3,7 @@
 #include "base/buf.h"
 #include "base/json.h"
 #include "base/parse.h"
+#include "base/sha256.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -140,13 +141,38 @@ static void errors_wrap(void **state)
 	assert_false(blix_code_info(BLIX_E_UNKNOWN)->definite);
 }
 
+/* Around the ends of blocks, as sha256sum(1) has them; and the vector of a million. */
+static void sha256(void **state)
+{
+	static const struct {
+		size_t n;
+		const char *hex;
+	} wanted[] = {
+		{0, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
+		{55, "9f4390f8d30c2dd92ec9f095b65e2b9ae9b0a925a5258e241c9f1e910f734318"},
+		{56, "b35439a4ac6f0948b6d6f9e3c6af0f5f590ce20f1bde7090ef7970686ec6738a"},
+		{63, "7d3e74a05d7db15bce4ad9ec0658ea98e3f06eeecf16b4c6fff2da457ddc2f34"},
+		{64, "ffe054fe7ae0cb6dc65c3af9b61d5209f439851db43d0ba5997337df154668eb"},
+		{1000000, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"},
+	};
+	cleanup(freep) char *text = xcalloc(1, 1000000);
+	char hex[SHA256_HEX];
+
+	(void)state;
+	memset(text, 'a', 1000000);
+	for (size_t i = 0; i < array_size(wanted); i++) {
+		sha256_hex(text, wanted[i].n, hex);
+		assert_string_equal(hex, wanted[i].hex);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(names),        cmocka_unit_test(numbers),
 		cmocka_unit_test(buffer_cap),   cmocka_unit_test(json_refuses),
 		cmocka_unit_test(json_getters), cmocka_unit_test(json_times),
-		cmocka_unit_test(errors_wrap),
+		cmocka_unit_test(errors_wrap),  cmocka_unit_test(sha256),
 	};
 
 	return cmocka_run_group_tests_name("base", tests, NULL, NULL);
