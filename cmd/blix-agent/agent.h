@@ -79,7 +79,8 @@ struct agent {
 	int control; /* socket of `blix-agent ready` */
 	int netlink; /* tells of addresses */
 	bool ready;
-	char *told; /* the last HELLO */
+	bool identity; /* the host said who this guest is, in this boot */
+	char *told;    /* the last HELLO */
 	struct streams streams;
 	unsigned n_streams;
 };
@@ -120,6 +121,8 @@ extern const struct stream_kind exec_kind, copy_in_kind, copy_out_kind, freeze_k
 /* guest.c */
 json_t *guest_hello(const struct agent *a);
 int guest_netlink(void);
+/* Of this boot, as an agent before this one has noted. */
+bool guest_has_identity(const struct agent *a);
 /* freeze.c: what an agent before this one left frozen. */
 void freeze_recover(struct agent *a);
 

@@ -17,6 +17,7 @@
 
 #define ADDRESSES  32 /* in a HELLO */
 #define MACHINE_ID "/etc/machine-id"
+#define BOOT_ID    "/proc/sys/kernel/random/boot_id"
 
 static void hello_line(json_t *hello, const char *key, const char *path)
 {
@@ -60,12 +61,12 @@ static json_t *addresses(void)
 
 json_t *guest_hello(const struct agent *a)
 {
-	json_t *hello =
-		json_pack("{s:i, s:s, s:s, s:o, s:b}", "version", 1, "agent", AGENT_VERSION,
-	                  "session", a->session, "addresses", addresses(), "ready", a->ready);
+	json_t *hello = json_pack("{s:i, s:s, s:s, s:o, s:b, s:b}", "version", 1, "agent",
+	                          AGENT_VERSION, "session", a->session, "addresses", addresses(),
+	                          "ready", a->ready, "identity", a->identity);
 
 	hello_line(hello, "hostname", "/proc/sys/kernel/hostname");
-	hello_line(hello, "bootId", "/proc/sys/kernel/random/boot_id");
+	hello_line(hello, "bootId", BOOT_ID);
 	hello_line(hello, "machineId", MACHINE_ID);
 	return hello;
 }
@@ -127,6 +128,37 @@ static int set_machine_id(const struct agent *a, const char *id, struct blix_err
 	return 0;
 }
 
+/* RUN/identity holds the boot in which it was set. */
+static char *identity_path(const struct agent *a)
+{
+	return xasprintf("%s/identity", a->run);
+}
+
+bool guest_has_identity(const struct agent *a)
+{
+	cleanup(freep) char *path = identity_path(a);
+	cleanup(buf_done) struct buf noted;
+	cleanup(buf_done) struct buf boot;
+
+	buf_init(&noted, 256);
+	buf_init(&boot, 256);
+	return file_read(path, &noted, NULL) == 0 && file_read(BOOT_ID, &boot, NULL) == 0 &&
+	       noted.len > 0 && noted.len == boot.len &&
+	       memcmp(noted.data, boot.data, boot.len) == 0;
+}
+
+/* That it cannot be noted only means that it is set again. */
+static void identity_note(struct agent *a)
+{
+	cleanup(freep) char *path = identity_path(a);
+	cleanup(buf_done) struct buf boot;
+
+	buf_init(&boot, 256);
+	if (file_read(BOOT_ID, &boot, NULL) == 0)
+		(void)file_put(path, boot.data, boot.len, 0600, NULL);
+	a->identity = true;
+}
+
 static int identity_open(struct stream *s, json_t *request, struct blix_error *err)
 {
 	const char *kind;
@@ -140,6 +172,7 @@ static int identity_open(struct stream *s, json_t *request, struct blix_error *e
 		return blix_fail_sys(err, errno, "set the hostname");
 	if (id != NULL && set_machine_id(s->agent, id, err) < 0)
 		return -(int)BLIX_E_IO;
+	identity_note(s->agent);
 	stream_opened(s, json_object());
 	stream_exit(s, json_pack("{s:i}", "exitCode", 0));
 	session_hello(s->agent, false);

@@ -214,6 +214,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	a.netlink = guest_netlink();
+	a.identity = guest_has_identity(&a);
 	freeze_recover(&a);
 	while (!a.over || a.n_streams > 0)
 		turn(&a);

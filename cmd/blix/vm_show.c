@@ -171,6 +171,7 @@ static void show_agent(const cJSON *object)
 	print_fieldf("agent", "%s%s", text_at(object, "status.agent.version"),
 	             true_at(object, "status.agent.ready") ? ", ready" : "");
 	print_field("hostname", text_at(object, "status.agent.hostname"));
+	print_field("machine id", text_at(object, "status.agent.machineId"));
 	buf_init(&list, 2048);
 	cJSON_ArrayForEach (one, at(object, "status.agent.addresses"))
 		(void)buf_printf(&list, "%s%s", list.len > 0 ? ", " : "",

@@ -150,7 +150,7 @@
           "kernel=${quote (staged (if kind == "toy" then "toy.elf" else "vmlinuz"))}"
           "initrd=${quote (if kind == "toy" then "" else initrd)}"
           "more=(${concatStringsSep " " (map quote (if kind == "loaded" then m.qemu.extraArgs else agentPort))})"
-          "words=${quote (if kind == "mute" then " blix.mute=1" else "")}"
+          "words=${quote (if kind == "mute" then " blix.mute=1" else if kind == "loaded" then " hostname=unnamed" else "")}"
           "attach() {"
           "\t:"
         ]

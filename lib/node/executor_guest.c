@@ -18,10 +18,11 @@ struct guest {
 	struct local *local; /* NULL: the VM is no more */
 	struct agent *agent;
 	bool present;
-	unsigned loads;    /* that were told of */
-	char problem[256]; /* the same */
-	bool awaited;      /* its word makes the VM ready */
-	bool given;        /* it has the VM's secrets */
+	struct naming *naming; /* it is told who it is; ready only after that */
+	unsigned loads;        /* that were told of */
+	char problem[256];     /* the same */
+	bool awaited;          /* its word makes the VM ready */
+	bool given;            /* it has the VM's secrets */
 	struct giving *giving;
 };
 
@@ -40,7 +41,7 @@ static void guest_ready(struct guest *guest)
 	struct local *local = guest->local;
 	uint64_t ms = local->start_ms != 0 ? clock_boot_ms() - local->start_ms : 0;
 
-	if (!guest->awaited || !agent_info(guest->agent)->ready)
+	if (!guest->awaited || guest->naming != NULL || !agent_info(guest->agent)->ready)
 		return;
 	if (local->vm->spec.secrets.n > 0 && !guest->given)
 		return;
@@ -79,6 +80,15 @@ static void on_given(void *data, const struct blix_error *err)
 		log_event(LOG_INFO, "vm.secrets.given", "vm=%s n=%zu", guest->local->vm->name,
 		          guest->local->vm->spec.secrets.n);
 	tell_secrets(guest, err);
+	if (guest->local != NULL)
+		guest_ready(guest);
+}
+
+static void on_named(void *data)
+{
+	struct guest *guest = data;
+
+	guest->naming = NULL;
 	if (guest->local != NULL)
 		guest_ready(guest);
 }
@@ -125,6 +135,7 @@ static void on_changed(void *data, const struct agent_info *info)
 	loads_tell(guest, info);
 	if (info->present && !guest->present) {
 		guest->present = true;
+		guest->naming = identity_give(guest->local, guest->agent, on_named, guest);
 		guest_give(guest->local);
 	}
 	guest->present = info->present;
@@ -171,6 +182,7 @@ void guest_forget(struct local *local)
 	guest->local = NULL;
 	secrets_give_end(guest->giving);
 	guest->giving = NULL;
+	identity_give_end(take(guest->naming));
 	agent_close(guest->agent, guest_closed, guest);
 }
 
@@ -198,9 +210,6 @@ int guest_open(struct node_executor *e, uint64_t uid, const char *request,
 	if (rc == -BLIX_E_UNAVAILABLE && local->vm->spec.plain)
 		blix_hint(err,
 		          "%s was created with --plain: its flake must bring blix-agent itself",
-		          local->vm->name);
-	else if (rc == -BLIX_E_UNAVAILABLE)
-		blix_hint(err, "blix vm console %s needs none; see docs/guest-contract.md",
 		          local->vm->name);
 	return rc;
 }

@@ -6,6 +6,7 @@
  *   executor_steps.c     the journal around each effect, probes after a crash
  *   executor_resolve.c executor_build.c executor_run.c executor_remove.c   the actions
  *   executor_secret.c  secrets, sealed, and given to the guest
+ *   executor_identity.c  hostname and machine id of a guest
  *   executor_usage.c   what each VM uses
  *   executor_control.c the control socket of a hypervisor
  *   executor_image.c   what is looked at before a start
@@ -28,10 +29,11 @@
 #include "node/usage.h"
 #include "vmm/vmm.h"
 
+struct agent;
 struct agent_program;
+struct naming;
 struct watch;
 struct guest;
-struct agent;
 struct giving;
 struct usage_vm;
 struct ready;
@@ -336,5 +338,14 @@ struct giving *secrets_give(struct local *local, struct agent *agent,
                             struct blix_error *err);
 /* Without a word; NULL is nothing. */
 void secrets_give_end(struct giving *giving);
+
+/* executor_identity.c */
+void identity_machine_id(const char *cluster, uint64_t uid, char out[33]);
+/* Tells the guest who it is, if it was not told since it booted; `done` is called once, later.
+ * NULL: there is nothing to wait for. */
+struct naming *identity_give(const struct local *local, struct agent *agent,
+                             void (*done)(void *data), void *data);
+/* Without a word; NULL is nothing. */
+void identity_give_end(struct naming *naming);
 
 #endif

@@ -32,7 +32,7 @@ static void end_refuse(struct guest_end *end, struct blix_error *err)
 {
 	struct stream *stream = end->stream;
 
-	if (strcmp(err->reason, "no-agent") == 0)
+	if (strcmp(err->reason, "no-agent") == 0 && err->hint[0] == '\0')
 		blix_hint(err,
 		          "'blix vm console %s' needs none, nor does 'blix vm ssh %s' where the "
 		          "guest has a vsock",

@@ -202,6 +202,7 @@ static void info_read(struct agent_info *info, const cJSON *hello)
 	info->problem[0] = '\0';
 	info->present = true;
 	(void)json_get_bool(hello, "ready", &info->ready, NULL);
+	(void)json_get_bool(hello, "identity", &info->identity, NULL);
 	copy_text(info->version, sizeof(info->version), hello, "agent");
 	copy_text(info->boot_id, sizeof(info->boot_id), hello, "bootId");
 	copy_text(info->hostname, sizeof(info->hostname), hello, "hostname");

@@ -25,6 +25,7 @@ struct agent_stream;
 struct agent_info {
 	bool present; /* it is connected; else the rest is empty */
 	bool ready;
+	bool identity; /* it was told who it is, in this boot */
 	char version[32], boot_id[40], hostname[65], machine_id[40];
 	char addresses[AGENT_ADDRESSES][46];
 	unsigned n_addresses;

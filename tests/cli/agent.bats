@@ -222,6 +222,20 @@ last() { # FIELD of EXIT or ERROR
 	AGENT=$!
 	out=$(host '{"kind":"identity","hostname":"web-7"}' "$(exec_request '["hostname"]')" </dev/null)
 	[ "$out" = web-7 ]
+	identity() { grep HELLO frames | sed -n "$1p" | cut -d' ' -f2- | jq .identity; }
+	[ "$(identity 1)" = false ]
+	[ "$(identity '$')" = true ]
+	kill "$AGENT"
+	until_true ended "$AGENT"
+	agent_start # the next agent of this boot knows; one of another boot does not
+	host "$(exec_request '["true"]')" </dev/null
+	[ "$(identity 1)" = true ]
+	kill "$AGENT"
+	until_true ended "$AGENT"
+	echo another-boot >run/identity
+	agent_start
+	host "$(exec_request '["true"]')" </dev/null
+	[ "$(identity 1)" = false ]
 	run host '{"kind":"identity","machineId":"../x"}' </dev/null
 	[ "$(last code)" = '"invalid"' ]
 }

@@ -54,9 +54,32 @@ kill_daemon() {
 	[ "$(blix vm show web -o json | jq -r '[.status.agent.connected, .status.agent.ready] | @csv')" = true,true ]
 }
 
+# who NAME: what it calls itself, inside and as shown
+who() {
+	blix vm exec "$1" -- sh -c 'hostname; cat /etc/machine-id'
+	blix vm show "$1" -o json | jq -r '.status.agent | .hostname, .machineId'
+}
+
+@test "it is told its name and machine id, once per boot" {
+	id=$(blix vm exec web -- cat /etc/machine-id)
+	[[ $id =~ ^[0-9a-f]{32}$ ]]
+	[ "$(who web)" = "$(printf '%s\n' web "$id" web "$id")" ]
+	[ "$(grep -c 'vm.identity.set vm=web' "$work/log")" = 1 ]
+	blix vm exec web -- hostname other
+	kill_daemon
+	host_start
+	until_true runs web
+	[ "$(blix vm exec web -- hostname)" = other ]
+	blix vm restart web
+	until_true runs web
+	[ "$(who web)" = "$(printf '%s\n' web "$id" web "$id")" ]
+	[ "$(grep -c 'vm.identity.set vm=web' "$work/log")" = 2 ]
+}
+
 @test "an agent that ends is loaded again" {
+	before=$(loads web)
 	blix vm exec web -- sh -c 'kill -9 $PPID' || :
-	until_true loading web 1
+	until_true loading web "$before"
 	until_true runs web
 }
 
