@@ -15,7 +15,7 @@ setup() {
 }
 teardown() {
 	goes ok
-	cat "$T"/n1/microvms/.fake/units/* 2>/dev/null | while read -r pid; do kill -9 "$pid" 2>/dev/null || true; done
+	tac "$T"/n1/microvms/.fake/units/* 2>/dev/null | while read -r pid; do kill -9 "$pid" 2>/dev/null || true; done
 	servers_teardown
 }
 

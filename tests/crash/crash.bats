@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # blixd dies at every crash point of every operation, and at random times: afterwards the host looks as if it had not.
-# CRASH_TWICE=N tries every N-th point with a second crash during the recovery as well; ROUNDS kills in the churn.
+# CRASH_TWICE=N tries every N-th point with a second crash during the recovery as well, CRASH_BUILD=N every N-th of what
+# builds under systemd, which is the same as under blix-shim; ROUNDS kills in the churn.
 
 bats_require_minimum_version 1.5.0
 
@@ -31,6 +32,13 @@ tried() { # WHO OPERATION [FIRST STEP]
 	for operation in start stop delete; do tried virtiofsd "$operation"; done
 }
 
+@test "under systemd: blixd dies at each point" {
+	local operation
+	export SUPERVISION=systemd
+	for operation in start term kill delete; do tried blixd "$operation"; done
+	for operation in create update; do tried blixd "$operation" 1 "${CRASH_BUILD:-6}"; done
+}
+
 @test "real guests: blixd dies at some points, QEMU and its guest do not" {
 	command -v qemu-system-x86_64
 	export GUEST=toy JOBS=3
@@ -46,10 +54,17 @@ tried() { # WHO OPERATION [FIRST STEP]
 	done
 }
 
-@test "blixd is killed at random times while VMs start and stop: 0 stopped, 0 doubled, 0 lost, 0 left over" {
+churned() {
 	run "$BATS_TEST_DIRNAME/churn"
 	echo "$output"
 	[ "$status" = 0 ]
 	[[ ${lines[-1]} == "churn: ${ROUNDS:-40} kills, "*"0 stopped, 0 doubled, 0 lost, 0 left over" ]]
 	echo "# ${lines[-1]}" >&3
+}
+
+@test "blixd is killed at random times while VMs start and stop: 0 stopped, 0 doubled, 0 lost, 0 left over" { churned; }
+
+@test "the same under systemd, with a foreign unit" {
+	export SUPERVISION=systemd
+	churned
 }

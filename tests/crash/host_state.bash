@@ -24,8 +24,10 @@ files() {
 
 contents() {
 	sed -E 's/"uid":[0-9]*/"uid":N/; s/"endedAt":[0-9]*/"endedAt":N/' "$T/n1/microvms/web/.blix.json" \
-		"$T/n1/microvms/foreign/disk.img" "$T/n1/state/vms/web/claim.json" "$T/n1/run/vms/web/exit.json" \
+		"$T/n1/state/vms/web/claim.json" "$T/n1/run/vms/web/exit.json" \
 		"$T/n1/state/vms/web/console.log" 2>/dev/null
+	# What the host can accelerate is found out while it starts.
+	sed -E 's/(uid |BLIX_UID=)[0-9]+/\1N/; s/(BLIX_ACCEL=).*/\1A/' "$T/n1/systemd/microvm@web.service.d/50-blix.conf" 2>/dev/null | neutral
 }
 
 # The machine's own differ from run to run.
@@ -36,6 +38,7 @@ host_state() {
 	local list
 	files | neutral | sort
 	contents
+	[ "$FOREIGN" = "$(foreign)" ] || foreign
 	on 1 vm list -o json | jq -cS '.items[] | [.metadata.name, .status.phase, .status.reason, .spec, .status.generation]'
 	list=$(processes)
 	echo "processes:"

@@ -73,7 +73,7 @@ make_programs() {
 	local store
 	cp -a "$FAKE" "$T/fake"
 	FAKE=$T/fake
-	for store in "$FAKE"/store*; do
+	for store in "$FAKE"/store{,-2,-3}; do # store-4 stays as it is
 		make_taps "$store"
 		[ "${WHO:-}" != virtiofsd ] || make_virtiofsd "$store"
 		case ${OPERATION:-} in term | escalate) ;; *) runner_of "$store" ;; esac
@@ -82,19 +82,34 @@ make_programs() {
 	ln -s "$BUILD/libexec/"* "$T/libexec/"
 }
 
-# A VM that is not ours, beside it all.
+# A VM that is not ours, beside it all; where there are units, it runs.
 make_foreign() {
 	mkdir -p "$T/n1/microvms/foreign" "$T/n1/gcroots/microvm"
 	echo theirs >"$T/n1/microvms/foreign/disk.img"
-	ln -s "$FAKE/store" "$T/n1/microvms/foreign/current"
+	ln -s "$FAKE/store-4" "$T/n1/microvms/foreign/current"
 	ln -s "$T/n1/microvms/foreign/current" "$T/n1/gcroots/microvm/foreign"
+	[ "$SUPERVISION" != systemd ] ||
+		MICROVM_STATE_DIR=$T/n1/microvms "$FAKE/systemctl" start -- microvm@foreign.service
+}
+unit_pid() { head -n 1 "$T/n1/microvms/.fake/units/microvm@$1.service"; }
+
+# All of the foreign VM, to the byte and the moment, and whether it is still the same process.
+foreign() {
+	(cd "$T/n1" && find microvms/foreign gcroots/microvm/foreign -printf '%p %y %l %m %T@\n' | sort && sha256sum microvms/foreign/disk.img)
+	[ "$SUPERVISION" != systemd ] || { unit_pid foreign && ended "$(unit_pid foreign)" && echo "it has ended"; }
 }
 
 make_host() { # [JQ-FILTER]
 	make_programs
-	configure 1 '.retryMs = 20 | .libexecDir = "'"$T"'/libexec" | .supervision = "'"$SUPERVISION"'" | '"${1:-.}"
+	configure 1 '.retryMs = 20 | .libexecDir = "'"$T"'/libexec" | .supervision = "'"$SUPERVISION"'" |
+		.systemdDir = "'"$T"'/n1/systemd" | '"${1:-.}"
 	: >"$T/n1/microvms/.fake/witness"
+	if [ "$SUPERVISION" = systemd ]; then
+		mkdir "$T/n1/systemd"
+		: >"$T/n1/systemd/microvm@.service"
+	fi
 	make_foreign
+	FOREIGN=$(foreign)
 }
 
 get() { "$BATS_TEST_DIRNAME/request" "$T/n1/sock" GET "/v1/$1" 2>/dev/null; }
