@@ -391,8 +391,9 @@ static void done_teardown(struct turn *t, struct executor_vm *vm,
                           const struct executor_event *event)
 {
 	vm->down_wait_ms = 0;
-	if (event->code != BLIX_OK && ++vm->down_tries < EXECUTOR_TRIES) {
-		vm->down_wait_ms = t->now_ms + ((uint64_t)t->e->retry_ms << vm->down_tries);
+	if (event->code != BLIX_OK && (event->host || ++vm->down_tries < EXECUTOR_TRIES)) {
+		vm->down_wait_ms = t->now_ms +
+		                   ((uint64_t)t->e->retry_ms << (event->host ? 2 : vm->down_tries));
 		return;
 	}
 	vm->down_tries = 0;

@@ -539,6 +539,26 @@ static void taken_down_first(void **state)
 		expect_report(&d, 0, VM_REPORT_EXITED);
 		desk_done(&d);
 	}
+	/* A node that can do nothing is waited for, however often. */
+	desk_init(&d);
+	bring_up(&d);
+	d.seen.setup = true;
+	ended(&d, 0, 50);
+	for (unsigned i = 0; i < EXECUTOR_TRIES * 2; i++) {
+		expect(&d, 0, EXECUTOR_TEARDOWN);
+		expect_n(&d, 1);
+		desk_step(&d, &(struct executor_event){.kind = EXECUTOR_DONE,
+		                                       .uid = 7,
+		                                       .code = BLIX_E_INTERNAL,
+		                                       .reason = "journal-failed",
+		                                       .host = true});
+		expect_n(&d, 0);
+		tick(&d);
+	}
+	d.seen.setup = false;
+	done(&d, BLIX_OK, NULL, false);
+	expect_report(&d, 0, VM_REPORT_EXITED);
+	desk_done(&d);
 	desk_init(&d);
 	bring_up(&d);
 	d.seen.setup = true;
@@ -701,7 +721,7 @@ static void deleting(void **state)
 	done(&d, BLIX_OK, NULL, false);
 	ended(&d, 137, 1);
 	expect(&d, 0, EXECUTOR_DELETE);
-	done(&d, BLIX_E_IO, "io", false);
+	done(&d, BLIX_E_INTERNAL, "io", false);
 	expect_n(&d, 0);
 	tick(&d);
 	expect(&d, 0, EXECUTOR_DELETE);
