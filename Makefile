@@ -127,7 +127,7 @@ tsan: $(B)/tests/test_consensus $(B)/tests/test_node_executor | all fakes ## run
 
 # Each tier is a folder of *.bats; they find the programs in $BLIX_BUILD/bin and on PATH.
 BATSENV = BLIX_BUILD=$(abspath $(B)) PATH=$(abspath $(B))/bin:$(abspath $(B))/libexec:$$PATH
-crash: $(B)/tests/crash/journal_open
+crash cluster: $(B)/tests/crash/journal_open
 cli cluster guest systemd crash: all fakes
 	@if ls tests/$@/*.bats >/dev/null 2>&1; then $(BATSENV) bats $(BATSFLAGS) tests/$@; else echo 1..0; fi
 cli: ## run tests/cli: the real programs, bad input, installation

@@ -9,7 +9,7 @@
 #include <xxhash.h>
 
 #define HEADER     16u
-#define VERSION    1u
+#define VERSION    2u          /* 1: no step after OWN */
 #define FRAME      20u         /* before its records */
 #define FRAME_MARK 0x314d524au /* "JRM1" */
 #define LONG_BYTES (256u << 10)
@@ -180,6 +180,7 @@ void journal_rewrite(struct journal *j, struct buf *out)
 	put_u32(out, out->failed ? 0 : crc32c(0, out->data + out->len - 12, 12));
 	j->bytes = HEADER;
 	j->sequence = 0;
+	j->old = false;
 	put_frame(j, records.data, records.len, out);
 	buf_clear(&j->pending);
 }
@@ -264,7 +265,7 @@ static int replay_header(const uint8_t *bytes, size_t n, struct blix_error *err)
 	if (n < HEADER || memcmp(bytes, magic, sizeof(magic)) != 0 ||
 	    number_at(bytes + 12) != crc32c(0, bytes, 12))
 		return corrupt(err, 0, "no header");
-	if (number_at(bytes + 8) == VERSION)
+	if (number_at(bytes + 8) >= 1 && number_at(bytes + 8) <= VERSION)
 		return 0;
 	(void)blix_fail(err, BLIX_E_REFUSED, "the journal has version %u: a newer blixd wrote it",
 	                number_at(bytes + 8));
@@ -305,6 +306,7 @@ int journal_replay(struct journal *j, const uint8_t *bytes, size_t n, size_t *re
 		journal_free(j);
 		return rc;
 	}
+	j->old = number_at(bytes + 8) < VERSION;
 	*ret_kept = (size_t)j->bytes;
 	return 0;
 }

@@ -9,6 +9,7 @@
  * CRC32C of all else, and `length` bytes of records. Only the last frame can be torn by a crash: it
  * counts as never written. A damaged one that whole frames follow is no crash but a broken disk:
  * the file is refused (-BLIX_E_CORRUPT, reason journal-corrupt). All numbers are little endian.
+ * The version grows with the table of steps, so that an older blixd says what it met.
  */
 #ifndef BLIX_CORE_JOURNAL_H
 #define BLIX_CORE_JOURNAL_H
@@ -37,7 +38,14 @@
 	X(ROOTS, "roots")         /* the garbage collector's roots removed */                      \
 	X(DIRECTORY, "directory") /* upstream's directory removed */                               \
 	X(RUN, "run")             /* the run directory removed */                                  \
-	X(OWN, "own")             /* our own folder removed, the claim in it */
+	X(OWN, "own")             /* our own folder removed, the claim in it */                    \
+	X(SETUP, "setup")         /* tap-up and its like, each with a mark of its own */           \
+	X(TEARDOWN, "teardown")   /* their opposites, and the marks */                             \
+	X(ADOPT, "adopt")         /* a directory that was foreign made ours */                     \
+	X(PRUNE, "prune")         /* roots of generations that are no longer kept removed */       \
+	X(REPAIR, "repair")       /* what a start would run mended by Nix */                       \
+	X(DROP_IN, "drop-in")     /* the drop-in of the VM's unit; digest: of its text */          \
+	X(UNIT, "unit")           /* the unit stopped for good and its drop-in removed */
 
 enum journal_step {
 	JOURNAL_NONE,
@@ -69,6 +77,7 @@ struct journal {
 	uint64_t serial;    /* the last one given */
 	uint64_t sequence;  /* of the last frame */
 	uint64_t bytes;     /* of the file */
+	bool old;           /* the file is of an older version: it is to be written anew */
 	struct buf pending; /* records that no frame holds yet */
 };
 

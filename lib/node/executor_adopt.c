@@ -5,10 +5,11 @@
  * else what runs there has a keeper of its own, and it is refused. Then the VM enters the state as
  * the API proposes it: placed on this node, Stopped, or wanted to run. Only when its flake was
  * evaluated, and a running one was scheduled (that is, there is room for it), does the directory
- * become ours: the supervisor takes over the process, then come the claim, the words of `flake`
- * kept in .blix-flake, the marker. Until then it is foreign like any other: a VM whose flake turns
- * out to be no good is deleted again without a trace in the directory. Each step is found right
- * when it was done before, so that what a crash cut off is begun again from the top.
+ * become ours, after one INTENT for all of it: the supervisor takes over the process, then come the
+ * words of `flake` kept in .blix-flake, the claim, the marker. Until then it is foreign like any
+ * other: a VM whose flake turns out to be no good is deleted again without a trace in the
+ * directory. Each step is found right when it was done before, so that what a crash cut off is
+ * begun again from the top.
  */
 #include "node/executor_internal.h"
 
@@ -201,6 +202,13 @@ int node_executor_inspect(struct node_executor *e, const char *name, node_execut
 	return 0;
 }
 
+bool adopt_is_kept(const struct node_executor *e, const char *name)
+{
+	cleanup(freep) char *dir = host_dir(e, name);
+
+	return is_there(dir, KEPT_FLAKE);
+}
+
 /* The directory is still foreign, and its VM may have it now. */
 static bool is_due(const struct node_executor *e, const struct vm *vm)
 {
@@ -224,7 +232,7 @@ static int take_directory(const struct node_executor *e, const struct vm *vm,
 	buf_init(&text, LIMIT_FLAKE + 2);
 	rc = file_read_at(AT_FDCWD, flake, &text, err);
 	if (rc == 0)
-		rc = file_put(kept, text.data != NULL ? text.data : "", text.len, 0644, err);
+		rc = file_write(kept, text.data != NULL ? text.data : "", text.len, 0644, err);
 	if (rc == 0)
 		rc = file_make_dirs(run, 0755, err);
 	if (rc == 0)
@@ -262,10 +270,14 @@ static void adopt_ended(struct job *job)
 	local->adopting = false;
 	if (local->gone)
 		return;
-	if (job->sighted)
+	if (job->sighted) {
 		look_took(local, &job->sight);
-	else
+	} else if (job->host) { /* nothing can be done now: it is tried again at the next look */
+		local->unseen = true;
+		local->e->look_ms = clock_boot_ms() + LOOK_AGAIN_MS;
+	} else {
 		tell_refused(local, &job->err);
+	}
 	node_executor_drain(job->e);
 }
 
@@ -278,10 +290,12 @@ static void take_it(struct job *job)
 		(void)refuse("adopt-moot", "", &job->err, "it is not to be adopted any more");
 	if (job->err.code == BLIX_OK)
 		(void)take_directory(job->e, local->vm, &job->err);
-	if (job->err.code == BLIX_OK)
+	if (job->err.code == BLIX_OK) {
+		job_did(job, JOURNAL_ADOPT);
 		status_begin(job);
-	else
+	} else {
 		job_end(job);
+	}
 }
 
 static void on_due(struct job *job, struct child_result *result)
@@ -292,15 +306,16 @@ static void on_due(struct job *job, struct child_result *result)
 		job->e->supervisor->take_over(job, take_it);
 }
 
-static void follow_scheduled(struct local *local)
+/* Stopped: nothing runs that could be taken over. */
+static void adopt_intended(struct job *job)
 {
 	struct argv argv = ARGV_EMPTY;
-	struct job *job = job_new(local->e, local, EXECUTOR_STATUS);
 
-	local->adopting = true;
-	job->own = true;
-	job->end = adopt_ended;
-	microvm_argv_status(&local->e->host, local->vm->name, &argv);
+	if (job->vm->phase == VM_STOPPED) {
+		take_it(job);
+		return;
+	}
+	microvm_argv_status(&job->e->host, job->vm->name, &argv);
 	job_spawn(job, &argv, STATUS_DEADLINE_MS, on_due);
 }
 
@@ -308,17 +323,17 @@ static void follow_scheduled(struct local *local)
  * Scheduled: the same, of one that may run. */
 void adopt_follow(struct local *local)
 {
-	struct blix_error err;
+	struct job *job;
 
 	if (local->adopting || local->vm->adopt != local->e->config.node ||
 	    !is_due(local->e, local->vm))
 		return;
-	if (local->vm->phase == VM_SCHEDULED)
-		follow_scheduled(local);
-	else if (take_directory(local->e, local->vm, &err) < 0)
-		log_error(LOG_WARNING, "vm.adopt.failed", &err, "vm=%s", local->vm->name);
-	else if (!local->unseen)
-		look_at(local);
+	local->adopting = true;
+	job = job_new(local->e, local, EXECUTOR_STATUS);
+	job->own = true;
+	job->end = adopt_ended;
+	job_step(job, JOURNAL_ADOPT, NULL);
+	job_intend(job, adopt_intended);
 }
 
 int adopt_point(const struct node_executor *e, const struct vm *vm, const char *wrapper,

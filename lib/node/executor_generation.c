@@ -3,14 +3,16 @@
  * Each generation that was built here has two links in the directory of the roots: NAME.N to its
  * runner, and NAME.N-source to the base it is made of where that is a store path of this host. A
  * name has no dot, so no VM's own root is called like that. They come with the build and go when
- * the state no longer keeps the generation. Beside them `nix build -o` registers each link it makes
- * under gcroots/auto; those that lead to results of ours which are gone, are removed.
+ * the state no longer keeps the generation, with an INTENT if there are any. Beside them `nix build
+ * -o` registers each link it makes under gcroots/auto; those that lead to results of ours which are
+ * gone, are removed.
  */
 #include "node/executor_internal.h"
 
 #include "base/alloc.h"
 #include "base/parse.h"
 #include "core/generation.h"
+#include "sys/crash.h"
 #include "sys/file.h"
 #include "sys/log.h"
 
@@ -70,41 +72,41 @@ static uint64_t root_number(const char *file, const char *name)
 	return parse_u64(digits, &number, NULL) == 0 ? number : 0;
 }
 
-/* vm NULL: all of NAME's. */
-static int prune(const struct node_executor *e, const char *name, const struct vm *vm,
+/* The number of roots of NAME's generations that `vm` does not keep (NULL: of all of them), which
+ * are removed if that is asked. */
+static int roots(const struct node_executor *e, const char *name, const struct vm *vm, bool removed,
                  struct blix_error *err)
 {
 	DIR *stream = opendir(e->host.gcroots_dir);
 	const struct dirent *entry;
-	int rc = 0;
+	int rc = 0, n = 0;
 
+	if (stream == NULL && errno != ENOENT)
+		return blix_fail_sys(err, errno, "open %s", e->host.gcroots_dir);
 	while (stream != NULL && rc == 0 && (entry = readdir(stream)) != NULL) {
 		uint64_t number = root_number(entry->d_name, name);
 		cleanup(freep) char *path = NULL;
 
 		if (number == 0 || (vm != NULL && generation_find(vm, number) != NULL))
 			continue;
+		n++;
+		if (!removed)
+			continue;
 		path = xasprintf("%s/%s", e->host.gcroots_dir, entry->d_name);
 		if (unlink(path) < 0 && errno != ENOENT)
 			rc = blix_fail_sys(err, errno, "remove %s", path);
+		crash_point("root-removed");
 	}
 	if (stream != NULL)
 		(void)closedir(stream);
-	return rc;
-}
-
-void generations_prune(const struct node_executor *e, const struct vm *vm)
-{
-	struct blix_error err;
-
-	if (prune(e, vm->name, vm, &err) < 0)
-		log_error(LOG_WARNING, "vm.root.failed", &err, "vm=%s", vm->name);
-	auto_roots_prune(e);
+	return rc < 0 ? rc : n;
 }
 
 int generations_remove(const struct node_executor *e, const char *name, struct blix_error *err)
 {
-	return prune(e, name, NULL, err);
+	int rc = roots(e, name, NULL, true, err);
+
+	return rc < 0 ? rc : 0;
 }
 
 static bool is_below(const char *path, const char *dir)
@@ -114,11 +116,12 @@ static bool is_below(const char *path, const char *dir)
 	return strncmp(path, dir, n) == 0 && path[n] == '/';
 }
 
-void auto_roots_prune(const struct node_executor *e)
+static int auto_roots(const struct node_executor *e, bool removed)
 {
 	cleanup(freep) char *autos = xasprintf("%s/../auto", e->host.gcroots_dir);
 	DIR *stream = opendir(autos);
 	const struct dirent *entry;
+	int n = 0;
 
 	while (stream != NULL && (entry = readdir(stream)) != NULL) {
 		cleanup(freep) char *path = xasprintf("%s/%s", autos, entry->d_name);
@@ -128,9 +131,56 @@ void auto_roots_prune(const struct node_executor *e)
 		    (!is_below(target, e->host.microvms_dir) && !is_below(target, e->tmp)))
 			continue;
 		/* The link itself counts: what it leads to may be collected and built again. */
-		if (file_read_link(target, ignored, sizeof(ignored), NULL) == -BLIX_E_NOTFOUND)
+		if (file_read_link(target, ignored, sizeof(ignored), NULL) != -BLIX_E_NOTFOUND)
+			continue;
+		n++;
+		if (removed)
 			(void)unlink(path);
 	}
 	if (stream != NULL)
 		(void)closedir(stream);
+	return n;
+}
+
+void auto_roots_prune(const struct node_executor *e)
+{
+	(void)auto_roots(e, true);
+}
+
+int generations_left(const struct node_executor *e, const struct vm *vm, struct blix_error *err)
+{
+	int n = roots(e, vm->name, vm, false, err);
+
+	return n < 0 ? n : n + auto_roots(e, false);
+}
+
+/* What failed is tried again when the state next says something of the VM. */
+static void end_prune(struct job *job)
+{
+	if (job->err.code == BLIX_OK)
+		return;
+	log_error(LOG_WARNING, "vm.root.failed", &job->err, "vm=%s", job->vm->name);
+	job->local->kept = ~job->local->kept;
+}
+
+static void prune_intended(struct job *job)
+{
+	struct local *local = job->local;
+
+	if (roots(job->e, local->vm->name, local->vm, true, &job->err) >= 0)
+		auto_roots_prune(job->e);
+	job_end(job);
+}
+
+void generations_prune(struct local *local)
+{
+	struct job *job;
+
+	if (generations_left(local->e, local->vm, NULL) == 0)
+		return;
+	job = job_new(local->e, local, EXECUTOR_STATUS);
+	job->own = true;
+	job->end = end_prune;
+	job_step(job, JOURNAL_PRUNE, NULL);
+	job_intend(job, prune_intended);
 }

@@ -3,9 +3,9 @@
  * Each time `nix-store --verify-path` looks at the runner alone, which is small (the hypervisor's
  * words, not the kernel): some milliseconds. After a crash the whole closure is looked at, once in
  * a row of crashes, since an altered kernel shows itself only by that. What is missing or altered
- * is repaired by Nix; what Nix does not know any more (collected) is built again from its lock.
- * Then it is looked at again, and what was done is told. A path that is none of Nix's is not
- * judged, nor is one that Nix could not look at.
+ * is repaired by Nix, after an INTENT; what Nix does not know any more (collected) is built again
+ * from its lock. Then it is looked at again, and what was done is told. A path that is none of
+ * Nix's is not judged, nor is one that Nix could not look at.
  *
  * It fails with image-missing or image-corrupt and Nix's last words; the machine tries again.
  */
@@ -29,6 +29,7 @@ static void passed(struct job *job)
 
 	image->checking = false;
 	job->err.code = BLIX_OK;
+	job_settle(job);
 	if (image->whole)
 		job->local->whole_checked = true;
 	if (image->repaired) {
@@ -96,11 +97,11 @@ static void rebuild(struct job *job)
 	job_spawn(job, &argv, job->e->config.config->build_deadline_ms, on_repaired);
 }
 
-static void repair(struct job *job, bool known)
+static void repair_intended(struct job *job)
 {
 	struct argv argv = ARGV_EMPTY;
 
-	if (!known) {
+	if (!job->image.known) {
 		rebuild(job);
 		return;
 	}
@@ -108,6 +109,13 @@ static void repair(struct job *job, bool known)
 	argv_push(&argv, "--repair-path");
 	argv_push(&argv, job->vm->resolved.out_path);
 	job_spawn(job, &argv, job->e->config.config->build_deadline_ms, on_repaired);
+}
+
+static void repair(struct job *job, bool known)
+{
+	job->image.known = known;
+	job_step(job, JOURNAL_REPAIR, job->vm->resolved.out_path);
+	job_intend(job, repair_intended);
 }
 
 static bool runner_is_there(const struct job *job)

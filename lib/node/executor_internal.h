@@ -3,13 +3,14 @@
  *   executor_local.c   the VMs that concern this node, scanning the state
  *   executor_job.c     one action under way: its children, its end
  *   executor_host.c    paths, ownership of directories, what was seen
- *   executor_steps.c     the journal around each effect, probes after a crash
+ *   executor_steps.c   the journal around each effect, probes after a crash
  *   executor_resolve.c executor_build.c executor_run.c executor_remove.c   the actions
  *   executor_secret.c  secrets, sealed, and given to the guest
  *   executor_identity.c  hostname and machine id of a guest
  *   executor_usage.c   what each VM uses
  *   executor_control.c the control socket of a hypervisor
  *   executor_image.c   what is looked at before a start
+ *   executor_adopt.c   a directory that blix did not make
  *   executor_generation.c roots of generations
  *   executor_watch.c   the end of a runner, the ready line of a guest
  *   executor_setup.c   what stands around a run: taps, virtiofsd
@@ -122,6 +123,7 @@ struct node_executor {
 struct image {
 	bool checking;
 	bool whole;    /* its closure too */
+	bool known;    /* to Nix: it can be repaired from what Nix remembers */
 	bool repaired; /* it was tried; `words` is what that said */
 	const char *reason;
 	char *words;
@@ -212,6 +214,8 @@ bool job_explain(struct job *job, const struct child_result *result, const char 
 /* Adds a step to what the action is about to do; `what` it brings about, NULL: its name says all.
  */
 void job_step(struct job *job, enum journal_step step, const char *what);
+/* Adds those that the supervisor has beside. */
+void job_announce(struct job *job);
 /* Goes on with `next` when all steps are in the journal. If they cannot be, the job ends with the
  * reason journal-failed and nothing was done. */
 void job_intend(struct job *job, void (*next)(struct job *job));
@@ -258,6 +262,8 @@ void usage_forget(struct local *local);
 void inspection_free(struct inspection *inspection);
 /* Makes the directory the VM's, if that is due. local->adopting says that this is under way. */
 void adopt_follow(struct local *local);
+/* The words of a `flake` that adoption keeps are there. */
+bool adopt_is_kept(const struct node_executor *e, const char *name);
 /* Whom an inspection or an adoption is about. */
 const char *adopt_name(const struct job *job);
 /* `flake` of an adopted directory leads to the wrapper from now on. */
@@ -288,9 +294,11 @@ void look_at_unseen(struct node_executor *e);
 /* executor_generation.c: what keeps the systems of a VM from Nix's garbage collector */
 /* The system that the job built is rooted, with the base it is made of where that is local. */
 void generation_keep(const struct job *job);
-/* Roots of generations that the state no longer keeps go. */
-void generations_prune(const struct node_executor *e, const struct vm *vm);
-/* All of them. */
+/* Roots of generations that the state no longer keeps go, in a job of its own. */
+void generations_prune(struct local *local);
+/* Such roots are there; negative: nobody can say. */
+int generations_left(const struct node_executor *e, const struct vm *vm, struct blix_error *err);
+/* All of them go. */
 int generations_remove(const struct node_executor *e, const char *name, struct blix_error *err);
 /* Links that `nix build -o` registered for results of ours which are gone. */
 void auto_roots_prune(const struct node_executor *e);
@@ -298,6 +306,10 @@ void auto_roots_prune(const struct node_executor *e);
 void update_spec(const struct vm *vm, struct vm_spec *ret);
 
 /* executor_setup.c */
+/* Adds SETUP to the steps of a START whose runner has such programs. */
+void setup_announce(struct job *job);
+/* Can it be told what was set up for VM `name`? */
+int setup_probe(const struct node_executor *e, const char *name, struct blix_error *err);
 /* What the runner needs around it is put up, then `then` is called; or the job fails. */
 void setup_begin(struct job *job, void (*then)(struct job *job));
 void teardown_begin(struct job *job);

@@ -144,14 +144,16 @@ static void generations_follow(struct local *local)
 {
 	const struct vm *vm = local->vm;
 	uint64_t sum = 1;
+	bool first;
 
 	for (uint32_t i = 0; i < vm->n_generations; i++)
 		sum = sum * 31 + vm->generations[i].number;
 	if (sum == local->kept)
 		return;
-	if (local->kept != 0 || vm->n_generations > 1)
-		generations_prune(local->e, vm);
+	first = local->kept == 0;
 	local->kept = sum;
+	if (!first || vm->n_generations > 1 || steps_open(local->e, local->uid))
+		generations_prune(local);
 }
 
 static void scan_vm(struct node_executor *e, struct vm *vm)

@@ -143,5 +143,6 @@ void remove_begin(struct job *job)
 
 	for (size_t i = 0; i < array_size(steps); i++)
 		job_step(job, steps[i], NULL);
+	job_announce(job);
 	job_intend(job, remove_intended);
 }

@@ -144,6 +144,7 @@ static void image_checked(struct job *job)
 	job_step(job, JOURNAL_BOOTED, job->vm->resolved.out_path);
 	job_step(job, JOURNAL_CONSOLE, NULL);
 	job_step(job, JOURNAL_START, job->vm->resolved.out_path);
+	job_announce(job);
 	job_intend(job, start_intended);
 }
 
@@ -259,6 +260,7 @@ void stop_begin(struct job *job)
 		return;
 	}
 	job_step(job, job->stop == STOP_TERM ? JOURNAL_TERM : JOURNAL_KILL, NULL);
+	job_announce(job);
 	job_intend(job, signal_intended);
 }
 
@@ -297,6 +299,11 @@ static void take_unseen(struct local *local, const struct status *status)
 	sight_done(&sight);
 }
 
+static bool is_due(const struct local *local)
+{
+	return local->unseen && !local->adopting;
+}
+
 static void on_unseen(struct job *job, struct child_result *result)
 {
 	struct node_executor *e = job->e;
@@ -306,8 +313,7 @@ static void on_unseen(struct job *job, struct child_result *result)
 		for (size_t i = 0; i < e->n_locals; i++) {
 			struct local *local = e->locals[i];
 
-			if (local->unseen && !local->adopting &&
-			    status_find(&status, local->vm->name) != NULL)
+			if (is_due(local) && status_find(&status, local->vm->name) != NULL)
 				take_unseen(local, &status);
 		}
 		status_done(&status);
@@ -325,7 +331,9 @@ void look_at_unseen(struct node_executor *e)
 		return;
 	microvm_argv_status(&e->host, NULL, &argv);
 	for (size_t i = 0; i < e->n_locals && names < LOOK_NAMES; i++) {
-		if (e->locals[i]->unseen && !e->locals[i]->adopting) {
+		if (e->locals[i]->unseen)
+			adopt_follow(e->locals[i]);
+		if (is_due(e->locals[i])) {
 			argv_push(&argv, e->locals[i]->vm->name);
 			names++;
 		}

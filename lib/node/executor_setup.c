@@ -2,7 +2,8 @@
  * virtiofsd-run before the hypervisor starts, their opposites after it has ended.
  *
  * Up: each program of the runner that exists is run to its end; virtiofsd-run gets a shim of its
- * own and is waited for until its sockets stand. Before a step, a file of its name is put into
+ * own and is waited for until its sockets stand. The INTENT of the START says so once for all of
+ * them (SETUP), that of a TEARDOWN for all of theirs; before a step, a file of its name is put into
  * RUN_DIR/vms/NAME/setup: whoever finds it there, after whatever crash, has something to take down.
  * Down, in reverse: virtiofsd ends, macvtap-down, tap-down, the control group and `booted` go, last
  * the folder. A step that fails on the way up is taken down with those before it; on the way down
@@ -70,6 +71,31 @@ bool setup_exists(const struct local *local)
 	if (e->supervisor->teardown != NULL)
 		return file_exists(booted);
 	return e->supervisor->sets_up && (file_exists(dir) || file_exists(booted));
+}
+
+static bool has_program(const struct job *job, const char *name)
+{
+	cleanup(freep) char *path = xasprintf("%s/bin/%s", job->vm->resolved.out_path, name);
+
+	return access(path, X_OK) == 0;
+}
+
+void setup_announce(struct job *job)
+{
+	bool any = has_program(job, "virtiofsd-run");
+
+	for (size_t i = 0; i < array_size(steps); i++)
+		any = any || has_program(job, steps[i].up);
+	if (job->kind == EXECUTOR_START && any)
+		job_step(job, JOURNAL_SETUP, NULL);
+}
+
+int setup_probe(const struct node_executor *e, const char *name, struct blix_error *err)
+{
+	cleanup(freep) char *dir = xasprintf("%s/vms/%s/setup", e->host.run_dir, name);
+	cleanup(closep) int fd = open(dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	return fd >= 0 || errno == ENOENT ? 0 : blix_fail_sys(err, errno, "open %s", dir);
 }
 
 static int mark(struct job *job, const char *step)
@@ -236,13 +262,19 @@ static void virtiofsd_failed(struct job *job, const char *how)
 	up_failed(job);
 }
 
+static void up_done(struct job *job)
+{
+	job_did(job, JOURNAL_SETUP);
+	job->setup_end(job);
+}
+
 static void virtiofsd_wait(struct job *job)
 {
 	cleanup(freep) char *dir = virtiofsd_dir(job);
 	cleanup(freep) char *end = xasprintf("%s/exit.json", dir);
 
 	if (each_socket(job, is_socket))
-		job->setup_end(job);
+		up_done(job);
 	else if (file_exists(end))
 		virtiofsd_failed(job, "ended");
 	else if (clock_boot_ms() > job->setup_ms)
@@ -311,7 +343,7 @@ static void up_next(struct job *job)
 	if (access(virtiofsd, X_OK) == 0)
 		virtiofsd_up(job, virtiofsd);
 	else
-		job->setup_end(job);
+		up_done(job);
 }
 
 void setup_begin(struct job *job, void (*then)(struct job *job))
@@ -467,14 +499,20 @@ static void down_next(struct job *job)
 	virtiofsd_down(job);
 }
 
+/* With nothing but `booted` left there is nothing to say: each look finds it again. */
 void teardown_begin(struct job *job)
 {
+	cleanup(freep) char *dir = setup_dir(job);
+	const struct supervisor *supervisor = job->e->supervisor;
+
 	job->setup_at = 0;
 	job->setup_end = job_end;
-	if (job->e->supervisor->teardown != NULL)
-		job->e->supervisor->teardown(job);
-	else if (job->e->supervisor->sets_up)
-		down_next(job);
-	else
+	if (supervisor->teardown == NULL && !supervisor->sets_up) {
 		job_end(job);
+	} else if (supervisor->teardown == NULL && !file_exists(dir)) {
+		down_next(job);
+	} else {
+		job_step(job, JOURNAL_TEARDOWN, NULL);
+		job_intend(job, supervisor->teardown != NULL ? supervisor->teardown : down_next);
+	}
 }

@@ -12,12 +12,15 @@
 #include "node/executor_internal.h"
 
 #include "base/alloc.h"
+#include "base/buf.h"
+#include "microvm/unit.h"
 #include "sys/crash.h"
 #include "sys/file.h"
 #include "sys/log.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <sys/stat.h>
@@ -52,6 +55,12 @@ void job_step(struct job *job, enum journal_step step, const char *what)
 	memcpy(intent->name, job->vm->name, sizeof(intent->name));
 }
 
+void job_announce(struct job *job)
+{
+	if (job->e->supervisor->announce != NULL)
+		job->e->supervisor->announce(job);
+}
+
 void job_intend(struct job *job, void (*next)(struct job *job))
 {
 	job->intended = next;
@@ -61,10 +70,11 @@ void job_intend(struct job *job, void (*next)(struct job *job))
 void job_did(const struct job *job, enum journal_step step)
 {
 	for (size_t i = 0; i < job->n_intents; i++) {
-		if (job->intents[i].step == step)
-			node_journal_settle(job->e->journal, job->intents[i].serial, JOURNAL_DONE);
+		if (job->intents[i].step != step)
+			continue;
+		node_journal_settle(job->e->journal, job->intents[i].serial, JOURNAL_DONE);
+		crash_point("journal-after-done");
 	}
-	crash_point("journal-after-done");
 }
 
 void job_settle(struct job *job)
@@ -131,8 +141,8 @@ static enum probe probe_claim(struct question *q)
 	return host_is_claimed(q->local->e, q->local->vm) ? PROBE_DONE : PROBE_NOT_DONE;
 }
 
-/* Each attempt to build renders it anew, so nobody needs to know. */
-static enum probe probe_wrapper(struct question *q)
+/* Each attempt to build renders it anew, each start looks at its image: nobody needs to know. */
+static enum probe probe_again(struct question *q)
 {
 	(void)q;
 	return PROBE_NOT_DONE;
@@ -188,9 +198,62 @@ static enum probe probe_own(struct question *q)
 	return is_absent(q, host_own_dir(q->local->e, q->intent->name));
 }
 
+/* A run that goes on took what was set up. Else the marks say what is to be taken down. */
+static enum probe probe_setup(struct question *q)
+{
+	if (probe_start(q) == PROBE_DONE)
+		return PROBE_DONE;
+	return setup_probe(q->local->e, q->intent->name, &q->err) < 0 ? PROBE_UNKNOWN
+	                                                              : PROBE_NOT_DONE;
+}
+
+static enum probe probe_teardown(struct question *q)
+{
+	if (setup_probe(q->local->e, q->intent->name, &q->err) < 0)
+		return PROBE_UNKNOWN;
+	return q->seen->setup ? PROBE_NOT_DONE : PROBE_DONE;
+}
+
+/* What is missing of it is made up for by the next scan of the state. */
+static enum probe probe_adopt(struct question *q)
+{
+	return probe_mark(q) == PROBE_DONE && adopt_is_kept(q->local->e, q->intent->name)
+	               ? PROBE_DONE
+	               : PROBE_NOT_DONE;
+}
+
+static enum probe probe_prune(struct question *q)
+{
+	int left = generations_left(q->local->e, q->local->vm, &q->err);
+
+	if (left < 0)
+		return PROBE_UNKNOWN;
+	return left > 0 ? PROBE_NOT_DONE : PROBE_DONE;
+}
+
+static enum probe probe_drop_in(struct question *q)
+{
+	cleanup(freep) char *path = unit_drop_in_path(&q->local->e->host, q->intent->name);
+	cleanup(buf_done) struct buf text;
+	int rc;
+
+	buf_init(&text, LIMIT_FILE);
+	rc = file_read_at(AT_FDCWD, path, &text, &q->err);
+	if (rc < 0)
+		return rc == -BLIX_E_NOTFOUND ? PROBE_NOT_DONE : PROBE_UNKNOWN;
+	return journal_digest(text.data != NULL ? text.data : "", text.len) == q->intent->digest
+	               ? PROBE_DONE
+	               : PROBE_NOT_DONE;
+}
+
+static enum probe probe_unit(struct question *q)
+{
+	return is_absent(q, unit_drop_in_path(&q->local->e->host, q->intent->name));
+}
+
 static enum probe (*const probes[JOURNAL_STEP_COUNT])(struct question *) = {
 	[JOURNAL_CLAIM] = probe_claim,
-	[JOURNAL_WRAPPER] = probe_wrapper,
+	[JOURNAL_WRAPPER] = probe_again,
 	[JOURNAL_CREATE] = probe_current,
 	[JOURNAL_UPDATE] = probe_current,
 	[JOURNAL_MARK] = probe_mark,
@@ -204,6 +267,13 @@ static enum probe (*const probes[JOURNAL_STEP_COUNT])(struct question *) = {
 	[JOURNAL_DIRECTORY] = probe_directory,
 	[JOURNAL_RUN] = probe_run,
 	[JOURNAL_OWN] = probe_own,
+	[JOURNAL_SETUP] = probe_setup,
+	[JOURNAL_TEARDOWN] = probe_teardown,
+	[JOURNAL_ADOPT] = probe_adopt,
+	[JOURNAL_PRUNE] = probe_prune,
+	[JOURNAL_REPAIR] = probe_again,
+	[JOURNAL_DROP_IN] = probe_drop_in,
+	[JOURNAL_UNIT] = probe_unit,
 };
 
 static void set_unknown(struct sight *sight, const struct question *q)

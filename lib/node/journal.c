@@ -237,8 +237,8 @@ static int read_file(struct node_journal *j, struct blix_error *err)
 		blix_hint(err, "see 'the journal is damaged' in blix's operations.md");
 		return rc;
 	}
-	j->rewrite = kept < bytes.len;
-	if (j->rewrite)
+	j->rewrite = kept < bytes.len || j->table.old;
+	if (kept < bytes.len)
 		log_event(LOG_NOTICE, "journal.torn", "path=%s bytes=%zu", j->path,
 		          bytes.len - kept);
 	j->fd = open(j->path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);

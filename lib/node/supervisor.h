@@ -20,6 +20,9 @@ struct supervisor {
 	 * that fits is taken. */
 	bool (*fits)(const struct config *config, bool named);
 	bool sets_up; /* the runner's tap-up and its like are ours to run: no unit does */
+	/* Adds to the INTENT of a START, STOP or DELETE what it does beside the process itself
+	 * (job_step()). NULL: nothing. */
+	void (*announce)(struct job *job);
 	/* START, after the directory and an empty console were prepared. Ends the job. */
 	void (*start)(struct job *job);
 	/* TERM or KILL of job->identity. Ends the job; a process that has ended is success. */

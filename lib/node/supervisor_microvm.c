@@ -7,7 +7,8 @@
  * RUN/exit.json, since systemd forgets a unit that ended well; its standard streams are a terminal.
  * That one is held by a unit of ours beside it, microvm-blix-console@NAME (blix-shim --hold), so
  * console, its size and its readers are the same as with a shim, and need no daemon. An unloaded
- * unit gets its drop-in without a daemon-reload. DELETE takes the drop-in away.
+ * unit gets its drop-in without a daemon-reload. DELETE takes the drop-in away. Both are in the
+ * INTENT of their action; a drop-in for a unit that somebody else started has one of its own.
  */
 #include "node/supervisor_systemd.h"
 
@@ -109,6 +110,8 @@ int drop_in_write(struct job *job)
 		rc = file_put(path, text, strlen(text), 0644, &job->err);
 	if (rc < 0)
 		blix_reason(&job->err, "drop-in-failed");
+	else
+		job_did(job, JOURNAL_DROP_IN);
 	return rc;
 }
 
@@ -134,6 +137,7 @@ void drop_in_remove(const struct job *job)
 	(void)rmdir(dir);
 	(void)unlink(terminal);
 	(void)rmdir(run);
+	job_did(job, JOURNAL_UNIT);
 }
 
 static void unlink_booted(const struct job *job)
@@ -142,6 +146,25 @@ static void unlink_booted(const struct job *job)
 	cleanup(freep) char *booted = xasprintf("%s/booted", dir);
 
 	(void)unlink(booted);
+}
+
+static void announce_drop_in(struct job *job)
+{
+	cleanup(freep) char *text = drop_in_text(job);
+
+	job_step(job, JOURNAL_DROP_IN, text);
+}
+
+static void announce_microvm(struct job *job)
+{
+	cleanup(freep) char *path = unit_drop_in_path(&job->e->host, job->vm->name);
+	bool there = file_exists(path);
+
+	if (job->kind == EXECUTOR_DELETE && there)
+		job_step(job, JOURNAL_UNIT, NULL);
+	else if (job->kind == EXECUTOR_START ? !drop_in_is_current(job)
+	                                     : job->kind == EXECUTOR_STOP && !there)
+		announce_drop_in(job);
 }
 
 /* What the host's units make themselves, and what the run before left on record. */
@@ -269,6 +292,14 @@ static void end_heal(struct job *job)
 		log_error(LOG_WARNING, "vm.unit.failed", &job->err, "vm=%s", job->vm->name);
 }
 
+static void heal_intended(struct job *job)
+{
+	if (drop_in_write(job) < 0)
+		job_end(job);
+	else
+		systemd_reload(job, job_end);
+}
+
 /* One that was started without us has no drop-in yet: its end would be followed by a restart. */
 static void seen_microvm(struct local *local)
 {
@@ -280,10 +311,8 @@ static void seen_microvm(struct local *local)
 	job = job_new(local->e, local, EXECUTOR_STATUS);
 	job->own = true;
 	job->end = end_heal;
-	if (drop_in_write(job) < 0)
-		job_end(job);
-	else
-		systemd_reload(job, job_end);
+	announce_drop_in(job);
+	job_intend(job, heal_intended);
 }
 
 static void signal_now(struct job *job)
@@ -362,6 +391,7 @@ static void forget_microvm(struct job *job, void (*next)(struct job *job))
 
 const struct supervisor supervisor_microvm = {.name = "systemd",
                                               .fits = fits_microvm,
+                                              .announce = announce_microvm,
                                               .start = start_microvm,
                                               .send_signal = signal_microvm,
                                               .only_asks = true,

@@ -71,6 +71,7 @@ void supervisor_signal_process(struct job *job, int sig)
 
 const struct supervisor supervisor_shim = {.name = "shim",
                                            .sets_up = true,
+                                           .announce = setup_announce,
                                            .fits = fits,
                                            .start = start,
                                            .send_signal = supervisor_signal_process};

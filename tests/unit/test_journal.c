@@ -171,6 +171,13 @@ static void every_flipped_bit_is_detected(void **state)
 	}
 }
 
+static void set_version(struct buf *bytes, char version)
+{
+	bytes->data[8] = version;
+	for (unsigned i = 0; i < 4; i++)
+		bytes->data[12 + i] = (char)(crc32c(0, bytes->data, 12) >> (8 * i));
+}
+
 /* Whole frames that are not what was written. */
 static void wrong_order_is_refused(void **state)
 {
@@ -191,9 +198,7 @@ static void wrong_order_is_refused(void **state)
 	(void)buf_add(&other, bytes.data + frames[1], frames[2] - frames[1]);
 	assert_int_equal(replay(&other, other.len, &j, &kept, &err), -BLIX_E_CORRUPT);
 	/* A version to come. */
-	bytes.data[8] = 2;
-	for (unsigned i = 0; i < 4; i++)
-		bytes.data[12 + i] = (char)(crc32c(0, bytes.data, 12) >> (8 * i));
+	set_version(&bytes, 3);
 	assert_int_equal(replay(&bytes, bytes.len, &j, &kept, &err), -BLIX_E_REFUSED);
 	assert_string_equal(err.reason, "journal-version");
 }
@@ -390,6 +395,31 @@ static void damage_is_named(void **state)
 	assert_int_equal(open_in_file(b), 2);
 }
 
+/* What an older blixd wrote is read, and becomes a file of today before a new step is in it. */
+static void an_older_file(void **state)
+{
+	struct bench *b = *state;
+	struct journal_intent one = intent(JOURNAL_START, 1), two = intent(JOURNAL_SETUP, 2);
+	cleanup(buf_done) struct buf bytes;
+
+	buf_init(&bytes, LIMIT_JOURNAL);
+	node_journal_intend(b->j, &one, 1, on_durable, b);
+	wait_called(b, 1);
+	bench_close(b);
+	assert_int_equal(file_read(b->path, &bytes, NULL), 0);
+	assert_int_equal(bytes.data[8], 2);
+	set_version(&bytes, 1);
+	assert_int_equal(file_put(b->path, bytes.data, bytes.len, 0600, NULL), 0);
+	assert_int_equal(node_journal_open(&b->loop, b->path, &b->j, NULL), 0);
+	assert_int_equal(node_journal_table(b->j)->n, 1);
+	node_journal_intend(b->j, &two, 1, on_durable, b);
+	wait_called(b, 2);
+	buf_clear(&bytes);
+	assert_int_equal(file_read(b->path, &bytes, NULL), 0);
+	assert_int_equal(bytes.data[8], 2);
+	assert_int_equal(open_in_file(b), 2);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, bench_setup, bench_teardown)
 
 int main(void)
@@ -404,6 +434,7 @@ int main(void)
 		TEST(long_files_become_short),
 		TEST(a_full_disk),
 		TEST(damage_is_named),
+		TEST(an_older_file),
 	};
 
 	return cmocka_run_group_tests_name("journal", tests, NULL, NULL);

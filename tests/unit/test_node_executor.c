@@ -815,6 +815,72 @@ static void an_unknown_step(void **state)
 	assert_int_equal(wait_phase(b, "web", VM_RUNNING)->pid, pid);
 }
 
+/* Marks that cannot be read: who knows what is up? */
+static void unknown_marks(void **state)
+{
+	static const enum journal_step steps[] = {JOURNAL_SETUP, JOURNAL_TEARDOWN};
+	struct bench *b = *state;
+	cleanup(freep) char *marks = xasprintf("%s/run/vms/web/setup", b->dir);
+	cleanup(freep) char *words = NULL;
+	const struct vm *vm;
+
+	create(b, "web", "path:/srv/demo", "");
+	(void)wait_phase(b, "web", VM_RUNNING);
+	for (size_t i = 0; i < array_size(steps); i++) {
+		power(b, "web", VM_VERB_STOP, 0);
+		vm = wait_phase(b, "web", VM_STOPPED);
+		executor_close(b);
+		leave_intent(b, vm, steps[i]);
+		assert_int_equal(file_put(marks, "", 0, 0644, NULL), 0);
+		executor_open(b);
+		power(b, "web", VM_VERB_START, 0);
+		vm = wait_phase(b, "web", VM_UNKNOWN);
+		assert_string_equal(vm->reason, "step-unknown");
+		free(words);
+		words = xasprintf("step '%s'", journal_step_name(steps[i]));
+		assert_non_null(strstr(vm->message, words));
+		assert_non_null(strstr(vm->message, marks));
+		assert_false(is_there(b, "microvms/web/booted")); /* nothing was begun */
+		assert_int_equal(unlink(marks), 0);
+		(void)wait_phase(b, "web", VM_RUNNING);
+	}
+}
+
+/* Roots are not removed before that is written down. */
+static void roots_wait_for_the_journal(void **state)
+{
+	struct bench *b = *state;
+	struct sigaction ignore = {.sa_handler = SIG_IGN}, old;
+	struct rlimit none = {0}, before;
+	cleanup(freep) char *root = xasprintf("%s/web.7", b->config.gcroots_dir);
+	const struct vm *vm;
+
+	create(b, "web", "path:/srv/demo", "");
+	vm = wait_phase(b, "web", VM_RUNNING);
+	assert_true(is_there(b, "gcroots/microvm/web.1"));
+	executor_close(b);
+	assert_int_equal(symlink("/nowhere", root), 0); /* of a generation that is not kept */
+	leave_intent(b, vm, JOURNAL_PRUNE);
+	(void)sigaction(SIGXFSZ, &ignore, &old);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+	none.rlim_max = before.rlim_max;
+	log_level(LOG_CRIT);
+	executor_open(b);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+	/* The journal is asked for a start after it was asked for the roots. */
+	assert_int_equal(kill((pid_t)vm->pid, SIGKILL), 0);
+	wait_reason(b, "web", "journal-failed");
+	assert_true(is_there(b, "gcroots/microvm/web.7"));
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+	log_level(LOG_INFO);
+	(void)sigaction(SIGXFSZ, &old, NULL);
+	(void)wait_phase(b, "web", VM_RUNNING);
+	while (is_there(b, "gcroots/microvm/web.7") && !b->late)
+		(void)uv_run(&b->loop, UV_RUN_ONCE);
+	assert_false(is_there(b, "gcroots/microvm/web.7"));
+	assert_true(is_there(b, "gcroots/microvm/web.1"));
+}
+
 /* Every other step of a VM that runs, and all of one that is gone, is told from what is there. */
 static void steps_that_are_told(void **state)
 {
@@ -870,6 +936,8 @@ int main(void)
 		TEST(a_full_disk),
 		TEST(an_unknown_step),
 		TEST(steps_that_are_told),
+		TEST(unknown_marks),
+		TEST(roots_wait_for_the_journal),
 		TEST(a_hundred),
 	};
 
