@@ -10,15 +10,11 @@
 static const struct {
 	const char *name;
 	void (*run)(struct doctor *d);
-} checks[] = {{"acceleration", doctor_acceleration},
-              {"nix", doctor_nix},
-              {"microvm", doctor_microvm},
-              {"cgroups", doctor_cgroups},
-              {"systemd", doctor_systemd},
-              {"disk", doctor_disk},
-              {"permissions", doctor_permissions},
-              {"daemon", doctor_daemon},
-              {"clock", doctor_clock},
+} checks[] = {{"acceleration", doctor_acceleration}, {"nix", doctor_nix},
+              {"microvm", doctor_microvm},           {"cgroups", doctor_cgroups},
+              {"systemd", doctor_systemd},           {"disk", doctor_disk},
+              {"permissions", doctor_permissions},   {"daemon", doctor_daemon},
+              {"runners", doctor_runners},           {"clock", doctor_clock},
               {"leftovers", doctor_leftovers}};
 
 void doctor_add(struct doctor *d, enum finding_level level, const char *fix, const char *fmt, ...)

@@ -19,7 +19,11 @@ void doctor_systemd(struct doctor *d);
 void doctor_disk(struct doctor *d);
 void doctor_clock(struct doctor *d);
 void doctor_permissions(struct doctor *d);
+/* doctor_runners.c */
+void doctor_runners(struct doctor *d);
 /* doctor_leftovers.c */
+/* Of a VM as the daemon lists it; NULL: none. */
+const char *doctor_vm_name(const cJSON *item);
 /* Before all checks: asks the daemon. */
 void doctor_ask(struct doctor *d);
 void doctor_daemon(struct doctor *d);

@@ -86,17 +86,24 @@ void doctor_daemon(struct doctor *d)
 		           "runs version %s, installed is %s", version, BLIX_VERSION);
 }
 
+const char *doctor_vm_name(const cJSON *item)
+{
+	const cJSON *metadata = cJSON_GetObjectItemCaseSensitive(item, "metadata");
+	const char *name = NULL;
+
+	return cJSON_IsObject(metadata) && json_get_string(metadata, "name", &name, NULL) == 0
+	               ? name
+	               : NULL;
+}
+
 static bool is_known(const struct doctor *d, const char *name)
 {
 	const cJSON *items = cJSON_GetObjectItemCaseSensitive(d->vms, "items"), *item;
 
 	cJSON_ArrayForEach (item, items) {
-		const cJSON *metadata = cJSON_GetObjectItemCaseSensitive(item, "metadata");
-		const char *known = NULL;
+		const char *known = doctor_vm_name(item);
 
-		if (cJSON_IsObject(metadata) &&
-		    json_get_string(metadata, "name", &known, NULL) == 0 && known != NULL &&
-		    strcmp(known, name) == 0)
+		if (known != NULL && strcmp(known, name) == 0)
 			return true;
 	}
 	return false;

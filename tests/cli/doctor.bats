@@ -59,7 +59,7 @@ start_daemon() {
 @test "each check has its say, and text for people says the same as JSON" {
 	doctor
 	[ "$(jq -c '[.findings[].check] | unique - ["permissions"]' <<<"$output")" = \
-		'["acceleration","cgroups","clock","daemon","disk","leftovers","microvm","nix","systemd"]' ]
+		'["acceleration","cgroups","clock","daemon","disk","leftovers","microvm","nix","runners","systemd"]' ]
 	[ "$(jq -r '[.findings[] | select(.level != "ok" and (.fix // "") == "") | .message] | join("; ")' <<<"$output")" = "" ]
 	run "$build/bin/blix" doctor --config "$T/blix.json"
 	[[ $output == *"ok    acceleration"*"KVM boots a guest"* ]]
@@ -170,6 +170,41 @@ start_daemon() {
 		found leftovers warn "$T/state/vms/gone"
 		run ! grep -Eq '/var/lib/blix|/run/blix' <<<"$output"
 	done
+}
+
+@test "runners: /dev/net/tun is there, or is not" {
+	doctor '{ [ ! -d /dev/net ] || mount -t tmpfs none /dev/net; }'
+	found runners warn 'No such file or directory): no VM with a tap' 'modprobe tun'
+	[ -w /dev/net/tun ] || skip "taps: needs root, network namespaces and /dev/net/tun"
+	doctor
+	found runners ok 'taps can be made'
+}
+
+@test "runners: what one lists must be there, on this host too" {
+	local runner=$T/microvms/kept/current
+	start_daemon
+	BLIX_ENDPOINT=$T/sock "$build/bin/blix" vm create kept --flake 'path:/nix/store/x?narHash=sha256-x' --stopped --no-wait -q >/dev/null
+	mkdir -p "$runner/bin" "$runner/share/microvm/virtiofs/"{one,two,three} "$T/microvms/kept/near" "$T/run/vms/kept/virtiofsd"
+	echo lo >"$runner/share/microvm/tap-interfaces"
+	printf '%s\n' 'm0 02:00:00:00:00:01 lo bridge' 'm1 02:00:00:00:00:02 absent0 bridge' '../x 1 ../../../etc y' x \
+		>"$runner/share/microvm/macvtap-interfaces"
+	echo 0000:00:1f.7 >"$runner/share/microvm/pci-devices"
+	echo near >"$runner/share/microvm/virtiofs/one/source"
+	echo "$T/far" >"$runner/share/microvm/virtiofs/two/source"
+	echo >"$runner/share/microvm/virtiofs/three/source"
+	touch "$T/run/vms/kept/virtiofsd/exit.json"
+	doctor
+	for program in tap-up macvtap-up pci-setup virtiofsd-run; do
+		found runners warn "has no bin/$program" 'blix vm update kept'
+		touch "$runner/bin/$program" && chmod +x "$runner/bin/$program"
+	done
+	found runners warn 'macvtap m1 of VM kept needs the link absent0'
+	found runners warn "VM kept shares $T/far, which is not there"
+	found runners warn 'virtiofsd of VM kept has ended' 'blix vm restart --force kept'
+	rm -r "$T/run/vms/kept/virtiofsd" "$runner/share/microvm/macvtap-interfaces"
+	mkdir "$T/far"
+	doctor
+	[ "$(jq '[.findings[] | select(.check == "runners" and .level == "warn" and (.message | contains("kept")))] | length' <<<"$output")" = 0 ]
 }
 
 @test "leftovers: directories, a root, a link, a shim; what is foreign is left alone" {

@@ -152,6 +152,19 @@ nothing_is_left() {
 	link_is_there t-web
 }
 
+@test "virtiofsd killed: the VM runs on without its share, the doctor says it, a restart mends it" {
+	doctor_says() { blix doctor -o json | jq -r '.findings[].message' | grep -F "$1"; }
+	run ! doctor_says 'virtiofsd of VM web'
+	# shellcheck disable=SC2046 # a list
+	kill -9 $(virtiofsd)
+	until_true doctor_says 'virtiofsd of VM web has ended before the VM'
+	is_ready
+	blix vm restart web --force
+	until_true is_ready
+	serves
+	run ! doctor_says 'virtiofsd of VM web'
+}
+
 @test "daemon and hypervisor killed: the next daemon ends virtiofsd and takes the links away" {
 	blix vm set web --restart never
 	[ -n "$(virtiofsd)" ]
