@@ -49,7 +49,7 @@ struct shim {
 	int signals;
 	int terminal; /* master side */
 	int slave;    /* kept open: a program that closes its own leaves nothing to wake up for */
-	struct console console;
+	struct halves_writer console;
 	struct serve serve;
 	struct record program;
 	char *inner;   /* the group of the program alone, NULL: none */
@@ -322,7 +322,7 @@ static size_t copy_output(struct shim *s)
 
 	if (n <= 0)
 		return 0;
-	console_write(&s->console, data, (size_t)n);
+	halves_writer_write(&s->console, data, (size_t)n);
 	serve_output(&s->serve, data, (size_t)n);
 	return (size_t)n;
 }
@@ -402,7 +402,7 @@ static void end(struct shim *s)
 		(void)record_exit(s->run, s->signaled, s->status, &text, NULL);
 	crash_point("shim.exit-recorded");
 	serve_done(&s->serve, text.data, text.len);
-	console_done(&s->console);
+	halves_writer_done(&s->console);
 	leave_group(s);
 }
 
@@ -417,7 +417,7 @@ static int start(struct shim *s, struct blix_error *err)
 		return rc;
 	if (!hold)
 		record_clear(s->run);
-	rc = console_open(&s->console, s->options->console, s->options->console_max, err);
+	rc = halves_writer_open(&s->console, s->options->console, s->options->console_max, err);
 	if (rc == 0)
 		rc = take_signals(s, err);
 	if (rc == 0)

@@ -4,6 +4,7 @@
 
 #include "base/buf.h"
 #include "base/error.h"
+#include "sys/halves.h"
 
 #include <poll.h>
 #include <stdbool.h>
@@ -27,21 +28,6 @@ struct shim_options {
 /* Stands by the program until it ends; writes one byte to `ready` once it runs and is on record.
  * Returns the exit code of a start that failed, after one line on stderr; else 0. */
 int shim_run(const struct shim_options *options, int ready);
-
-/* console.c: what the program prints, kept in two halves, FILE and FILE.1. */
-struct console {
-	int dirfd;
-	char *name;
-	char *name_old;
-	int fd; /* -1 while the file cannot be opened: output is dropped */
-	uint64_t size;
-	uint64_t half;
-	uint64_t start, run; /* positions of FILE's first byte, and of the run's */
-};
-int console_open(struct console *c, const char *path, uint64_t max, struct blix_error *err);
-void console_done(struct console *c);
-/* Never fails: what cannot be written is dropped. */
-void console_write(struct console *c, const char *data, size_t n);
 
 /* record.c: the two files that say what runs, and how it ended. */
 struct record {
@@ -76,7 +62,7 @@ struct serve {
 	int terminal;       /* master side: what is written there, the program reads */
 	int pidfd;          /* -1: somebody else's program */
 	const char *cgroup; /* of the program alone, NULL: none */
-	const struct console *console;
+	const struct halves_writer *console;
 	int listener;
 	struct client clients[SERVE_CLIENTS];
 	char input[1024]; /* typed, and not yet taken by the program */

@@ -8,6 +8,8 @@
 #ifndef BLIX_SYS_HALVES_H
 #define BLIX_SYS_HALVES_H
 
+#include "base/error.h"
+
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -34,5 +36,22 @@ uint64_t halves_run(const struct halves *halves);
 size_t halves_read(const struct halves *halves, uint64_t *position, char *bytes, size_t n);
 /* Says it of the file at `fd`, where the file system can keep it. */
 void half_mark(int fd, uint64_t start, uint64_t run);
+
+/* Appends to FILE. When that has half of the maximum it becomes FILE.1, in place of the one before,
+ * and a new FILE begins. */
+struct halves_writer {
+	int dirfd;
+	char *name;
+	char *name_old;
+	int fd;              /* -1 while the file cannot be opened: output is dropped */
+	uint64_t start, run; /* where the file and the run begin */
+	uint64_t size;
+	uint64_t half;
+};
+int halves_writer_open(struct halves_writer *w, const char *path, uint64_t max,
+                       struct blix_error *err);
+void halves_writer_done(struct halves_writer *w);
+/* Never fails: what cannot be written is dropped. */
+void halves_writer_write(struct halves_writer *w, const char *data, size_t n);
 
 #endif

@@ -46,12 +46,12 @@ static void append(const char *path, const char *text)
 /* As blix-shim does. */
 static void rotate(const char *path)
 {
-	cleanup(freep) char *old = xasprintf("%s.1", path);
+	cleanup(freep) char *aside = xasprintf("%s.1", path);
 	struct halves halves;
 	int fd;
 
 	halves_open(AT_FDCWD, path, &halves);
-	assert_int_equal(rename(path, old), 0);
+	assert_int_equal(rename(path, aside), 0);
 	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	half_mark(fd, halves_end(&halves), halves.now.run);
 	(void)close(fd);
