@@ -25,7 +25,8 @@ static bool is_name(const char *name)
 {
 	size_t n = strnlen(name, LIMIT_SECRET_NAME + 1);
 
-	if (n == 0 || n > LIMIT_SECRET_NAME || name[0] == '.')
+	if (n == 0 || n > LIMIT_SECRET_NAME || name[0] == '.' ||
+	    (n >= 4 && strcmp(name + n - 4, ".tmp") == 0)) /* file_put() writes by way of it */
 		return false;
 	for (size_t i = 0; i < n; i++) {
 		if (isalnum((unsigned char)name[i]) == 0 && strchr("._-", name[i]) == NULL)

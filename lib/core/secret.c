@@ -14,6 +14,9 @@ int secret_name_check(const char *name, struct blix_error *err)
 		return blix_fail(err, BLIX_E_INVALID,
 		                 "the name of a secret must have 1 to %d characters",
 		                 LIMIT_SECRET_NAME);
+	if (n >= 4 && strcmp(name + n - 4, ".tmp") == 0)
+		return blix_fail(err, BLIX_E_INVALID,
+		                 "the name of a secret does not end in .tmp: files are written so");
 	for (size_t i = 0; i < n; i++) {
 		char c = name[i];
 		bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||

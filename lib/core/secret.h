@@ -14,7 +14,7 @@ struct secrets {
 };
 
 /* A name becomes a file in the guest: a letter, a digit or '_', then also '.' and '-', at most
- * LIMIT_SECRET_NAME. */
+ * LIMIT_SECRET_NAME; not NAME.tmp, by which way NAME is written. */
 int secret_name_check(const char *name, struct blix_error *err);
 /* -BLIX_E_INVALID when the name is none, is there already, or they become too many. */
 int secrets_add(struct secrets *secrets, const char *name, struct blix_error *err);

@@ -164,7 +164,7 @@ last() { # FIELD of EXIT or ERROR
 	[ "$(stat -c %a s/secrets s/secrets/db | xargs)" = '700 400' ]
 	printf three | host '{"kind":"secret","name":"db"}'
 	[ "$(cat s/secrets/db)" = three ]
-	for name in '' . .. .db ../db a/b; do
+	for name in '' . .. .db ../db a/b db.tmp; do
 		run host '{"kind":"secret","name":"'"$name"'"}' </dev/null
 		[ "$(last code)" = '"invalid"' ] || return 1
 	done

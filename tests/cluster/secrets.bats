@@ -62,6 +62,9 @@ not_found() { # FILE
 	[ "$(vm 3 web '.spec.secrets | join(" ")')" = 'db key.pem' ]
 	until_true is_given 3 web
 	[[ $(on 3 vm show web) == *'db, key.pem (the guest has them)'* ]]
+	# A node that is not the VM's keeps nothing, whoever says that it is.
+	[[ $("$BATS_TEST_DIRNAME/request" "$T/n1/sock" PUT '/v1/vms/web/secrets/db?here=true' <<<x) == 503*not-placed* ]]
+	[ ! -e "$T/n1/state/secrets" ]
 	# The log of events tells that, and no more.
 	[[ $(on 1 vm events web --columns reason --no-headers) == *vm-secrets-given* ]]
 	on 1 vm delete web 2>/dev/null
@@ -143,6 +146,20 @@ not_found() { # FILE
 	server_stop 1
 }
 
+@test "a VM that comes to another node is sent its values again by who waits, and the old node keeps none" {
+	cluster_up 3
+	for n in 1 3; do echo exit1 >"$T/n$n/microvms/.fake/web"; done
+	echo agent >"$T/n2/microvms/.fake/web"
+	on 1 vm create web --flake "$BASE#demo" --secret "db=$T.value" --ready agent 2>/dev/null
+	[ "$(vm 1 web .status.node)" = n2 ]
+	[ "$(vm 1 web .status.epoch)" -ge 2 ]
+	[ "$(in_guest 2 web db)" = "$VALUE" ]
+	released() { [ -z "$(find "$T"/n[13]/state/secrets -mindepth 1)" ]; }
+	until_true released
+	grep -q event=vm.secret.kept "$T/n1/log" "$T/n3/log" # one of them had it
+	server_stop 1 2 3
+}
+
 @test "what is left of a VM that is no more goes with the next start of its daemon" {
 	cluster_up 1
 	agent_vm 1 1 web --secret "db=$T.value" --ready agent 2>/dev/null
@@ -189,6 +206,8 @@ not_found() { # FILE
 	[[ $(put nobody/secrets/db x) == *vm-missing* ]]
 	[[ $(put 'web/secrets/db?uid=9999' x) == *'another has its name now'* ]]
 	[[ $(put web/secrets/db '') == *'not empty'* ]]
+	[[ $("$BATS_TEST_DIRNAME/request" "$T/n1/sock" PUT /v1/vms/web/secrets/db <"$T/huge") == 413* ]]
+	CUT=3 "$BATS_TEST_DIRNAME/request" "$T/n1/sock" PUT /v1/vms/web/secrets/db <<<'cut off' >/dev/null
 	[ "$(in_guest 1 web db)" = "$VALUE" ]
 	server_stop 1
 }

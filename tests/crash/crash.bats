@@ -21,6 +21,7 @@ tried() { # WHO OPERATION [FIRST STEP]
 @test "stop --force: blixd dies at each point" { tried blixd kill; }
 @test "update: blixd dies at each point" { tried blixd update; }
 @test "delete: blixd dies at each point" { tried blixd delete; }
+@test "a secret that is waited for: blixd dies at each point" { tried blixd secret; }
 
 @test "blix-shim dies at each point of a start, of each kind of stop, and of a delete" {
 	local operation

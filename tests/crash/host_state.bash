@@ -3,7 +3,7 @@
 
 # In words that do not depend on the run.
 neutral() {
-	sed -E "s|$T|T|g; s|$BUILD|B|g; s|$PWD|.|g; s|orphans/web-[0-9]+|orphans/web-N|; s|/blix/[^/ ]*-([0-9]+)-([0-9]+)|/blix/G-\2|g" "$@"
+	sed -E "s|$T|T|g; s|$BUILD|B|g; s|$PWD|.|g; s|orphans/web-[0-9]+|orphans/web-N|; s|secrets/[0-9]+|secrets/N|; s|/blix/[^/ ]*-([0-9]+)-([0-9]+)|/blix/G-\2|g" "$@"
 }
 
 # Every process but those of the test, with its control group.

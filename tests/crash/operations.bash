@@ -149,6 +149,15 @@ end_kill() { phase_is Stopped; }
 before_update() { make_web; }
 begin_update() { on 1 vm update web --flake "$(base 2)#web" --force --no-wait; }
 end_update() { [[ $(get vms/web) == 200*'"phase":"Running"'*'"desired":2,"current":2,"booted":2'* ]]; }
+# A VM waits for a value, which comes. Its names alone are in the log, as a client leaves them that dies in between.
+waits_for_secrets() { [[ $(get vms/web) == 200*'"reason":"waits-for-secrets"'* ]]; }
+before_secret() {
+	"$BATS_TEST_DIRNAME/request" "$T/n1/sock" POST /v1/vms >/dev/null \
+		<<<'{"metadata":{"name":"web"},"spec":{"flake":"'"$(base 1)"'","attr":"web","secrets":["db"]}}' &&
+		until_true waits_for_secrets
+}
+begin_secret() { phase_is Running || on 1 vm set web --secret db=- <<<value; }
+end_secret() { phase_is Running; }
 before_delete() { make_web; }
 begin_delete() { is_gone || on 1 vm delete web --yes --no-wait; }
 end_delete() { is_gone; }

@@ -788,8 +788,8 @@ static void specs_are_checked(void **state)
 
 static void secrets_are_named(void **state)
 {
-	static const char *const bad[] = {"",      ".",   ".db", "-db",
-	                                  "../db", "a/b", "a b", "d\xc3\xa4"};
+	static const char *const bad[] = {"",       ".",   ".db", "-db",      "../db",
+	                                  "db.tmp", "a/b", "a b", "d\xc3\xa4"};
 	struct secrets secrets = {NULL, 0};
 	struct secrets copy;
 	struct vm_spec spec;
