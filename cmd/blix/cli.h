@@ -243,6 +243,7 @@ struct watch {
 	const char *name;
 	enum condition condition;
 	bool begun;    /* this command set it going: an end before the condition is a failure */
+	bool gives_up; /* what does not come in time is not waited for again, but undone */
 	cJSON *object; /* the last one seen; NULL: not yet, or gone */
 	char operation[24];  /* UPDATED: of the update that is waited for */
 	uint64_t sent_epoch; /* the placement that was sent its secrets */

@@ -174,6 +174,7 @@ enum pump_end pump_run(struct pump *pump, int *ret_code, cJSON **ret_exit, struc
 		poll_turn(&run);
 	terminal_restore();
 	(void)sigprocmask(SIG_SETMASK, &run.mask, NULL);
+	pump->end = run.end;
 	pump->signal = run.end == PUMP_SIGNAL ? run.code : 0;
 	*ret_code = run.code;
 	*ret_exit = run.exit;

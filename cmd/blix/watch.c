@@ -220,8 +220,9 @@ static int timed_out(const struct watch *watch, struct blix_error *err)
 		blix_hint(err, "'blix vm logs %s' shows its console", watch->name);
 		return -(int)BLIX_E_NOTREADY;
 	}
-	(void)blix_fail(err, BLIX_E_TIMEOUT, "still %s when the time was up; the work continues",
-	                phase[0] != '\0' ? phase : "not there");
+	(void)blix_fail(err, BLIX_E_TIMEOUT, "still %s when the time was up%s",
+	                phase[0] != '\0' ? phase : "not there",
+	                watch->gives_up ? "" : "; the work continues");
 	blix_hint(err, "wait again with 'blix wait vm/%s --for=%s'", watch->name,
 	          condition_name(watch->condition));
 	return -(int)BLIX_E_TIMEOUT;

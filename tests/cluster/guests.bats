@@ -250,15 +250,30 @@ all_gone() { [ -z "$(on "$1" vm list -o name)" ] && [ -z "$(remains)" ]; }
 	[[ $stderr == *'fake: told to fail'* ]]
 	until_true all_gone 1
 	guests_for 1
+	# What is wrong with the copies shows before there is a VM.
 	run --separate-stderr on 1 run "$BASE#demo" --copy "$T/none:/tmp" -- true
 	[ "$status" = 125 ]
+	[ "$stderr" = "blix: --copy $T/none: No such file or directory" ]
+	run --separate-stderr on 1 run "$BASE#demo" --copy "$T/n1" -- true
+	[ "$status" = 64 ]
+	[ "${stderr_lines[0]}" = "blix: --copy '$T/n1' is not SRC:DST" ]
 	run --separate-stderr on 1 run "$BASE#demo" --memory 1TiB -- true
 	[ "$status" = 125 ]
 	until_true all_gone 1
 	# A VM that has the name already is not ours to delete.
 	on 1 vm create web --flake "$BASE#demo" 2>/dev/null
+	run --separate-stderr on 1 run "$BASE#demo" --name web --keep always -- true
+	[ "$status" = 125 ]
+	[[ $stderr != *kept* ]]
 	run --separate-stderr on 1 run "$BASE#demo" --name web -- true
 	[ "$status" = 125 ]
+	[ "$(on 1 vm list -o name)" = web ]
+	# What is deleted is not named as a thing to look at.
+	echo >"$T/n1/microvms/.fake/default"
+	run --separate-stderr on 1 run "$BASE#demo" --timeout 2s -- true
+	[ "$status" = 125 ]
+	[[ $stderr == *"no agent in the guest said in time that it is ready"*"hint: 'blix run' needs blix-agent"* ]]
+	[[ $stderr != *'vm logs'* ]]
 	[ "$(on 1 vm list -o name)" = web ]
 	for wrong in "$BASE -- true" "$BASE#demo" "$BASE#demo --keep x -- true" "$BASE#demo --name X -- true"; do
 		# shellcheck disable=SC2086 # several words
@@ -279,6 +294,30 @@ all_gone() { [ -z "$(on "$1" vm list -o name)" ] && [ -z "$(remains)" ]; }
 	run --separate-stderr on 1 run "$BASE#demo" --keep always --name kept -- true
 	[ "$status" = 0 ]
 	[ "$(on 1 vm list -o name | tr '\n' ' ')" = 'bad kept ' ]
+	# An interrupted run has not failed.
+	become 1 run "$BASE#demo" --keep on-failure -- sh -c 'echo up; exec sleep 1000' >"$T/out" 2>"$T/err" &
+	PIDS[9]=$!
+	until_true grep -q up "$T/out"
+	kill -TERM "${PIDS[9]}"
+	status=0
+	wait "${PIDS[9]}" || status=$?
+	PIDS[9]=
+	[ "$status" = 143 ]
+	[ "$(on 1 vm list -o name | tr '\n' ' ')" = 'bad kept ' ]
+	server_stop 1
+}
+
+@test "blix run: a VM that ends while the command runs is 9, and no copy is tried" {
+	cluster_up 1
+	guests_for 1
+	run --separate-stderr on 1 run "$BASE#demo" --name dies --copy-out "/none:$T/none" -- \
+		sh -c "echo up; kill \$(jq .pid '$T/n1/run/vms/dies/status.json'); exec sleep 1000"
+	[ "$status" = 9 ]
+	[ "$output" = up ]
+	[[ $stderr == *"blix: vm dies: it ended while the command ran: the runner ended (killed by signal 15)"* ]]
+	[[ $stderr == *"hint: with '--keep on-failure' the VM stays, to be looked at"* ]]
+	[[ $stderr != *"$T/none"* ]]
+	all_gone 1
 	server_stop 1
 }
 

@@ -103,7 +103,7 @@ teardown() {
 	cmp <(blix vm logs web) "$work/followed"
 }
 
-@test "blix run end to end: a suite that passes, one that fails, one that is interrupted" {
+@test "blix run end to end: a suite that passes, one that fails, a guest that goes away, one that is interrupted" {
 	mkdir -p suite
 	printf '#!/bin/sh\necho "kernel $(uname -s)"\necho done >/tmp/log\nexit "$1"\n' >suite/run
 	chmod +x suite/run
@@ -114,6 +114,9 @@ teardown() {
 	[ "$(cat "$work/out")" = "done" ]
 	run --separate-stderr blix run "$work/guest#demo" --memory 256MiB --copy "$work/suite:/tmp" -- /tmp/suite/run 42
 	[ "$status" = 42 ]
+	run --separate-stderr blix run "$work/guest#demo" --memory 256MiB -- sh -c 'echo up; poweroff -f; sleep 1000'
+	[ "$status" = 9 ]
+	[[ $stderr == *'it shut down while the command ran'* ]]
 	blix run "$work/guest#demo" --memory 256MiB -- sh -c 'echo up; sleep 1000' >"$work/up" 2>&1 &
 	echo $! >"$work/run"
 	until_true grep -q up "$work/up"
