@@ -54,6 +54,8 @@
 	X(KEEP, "keep", 0, "WHEN", "never (default), on-failure or always: the VM, afterwards")    \
 	X(INTERACTIVE, "interactive", 'i', NULL, "give the command standard input")                \
 	X(TTY, "tty", 't', NULL, "give the command a terminal")                                    \
+	X(ESCAPE, "escape", 0, "KEY",                                                              \
+	  "the key that detaches: ctrl-] (default), ctrl-a .. or none")                            \
 	X(ENV, "env", 0, "K[=V]", "variable of the command, else its own value here")              \
 	X(SECRET, "secret", 0, "NAME=FILE", "secret of the VM; '-': standard input; repeatable")   \
 	X(ENDPOINT, "endpoint", 0, "SOCKET", "unix:PATH of blixd; several separated by commas")    \

@@ -78,6 +78,11 @@ resident() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$1/status"; }
 	[ "${stderr_lines[1]}" = "hint: 'blix vm start idle' starts it" ]
 	run --separate-stderr on 3 vm console none </dev/null
 	[ "$status" = 3 ]
+	for wrong in '' ctrl- ctrl-1 x 'ctrl-ab'; do
+		run --separate-stderr on 1 vm console web --escape "$wrong" </dev/null
+		[ "$status" = 64 ]
+		[ "${stderr_lines[0]}" = "blix: --escape: '$wrong' is no key" ]
+	done
 	server_kill 2
 	run --separate-stderr on 3 vm console web </dev/null
 	[ "$status" = 69 ]
@@ -110,6 +115,20 @@ resident() { sed -n 's/^VmRSS:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$1/status"; }
 	keys 'echo "code $?"; stty -a | grep -c " icanon" | sed s/^/again-/' Enter
 	until_true shows_part 'code 143'
 	until_true shows 'again-1'
+	# Another key, and then the guest gets Ctrl-].
+	keys "clear; blix --endpoint unix:$T/n1/sock vm console web --escape ctrl-t" Enter
+	until_true shows_part 'vm web: attached; Ctrl-T detaches'
+	keys 'stty -icanon -echo; dd bs=1 count=1 2>/dev/null | od -An -tx1; stty icanon echo' Enter
+	until_true eval 'keys C-]; shows_part " 1d"'
+	keys C-t
+	until_true shows 'vm web: detached'
+	keys "clear; blix --endpoint unix:$T/n1/sock vm console web --escape none" Enter
+	until_true shows_part 'vm web: attached until it ends; no key detaches'
+	keys C-] Enter
+	until_true eval 'keys "echo still-\$((6 * 7))" Enter; shows still-42'
+	pid=$(pgrep -xf "blix --endpoint unix:$T/n1/sock vm console web --escape none")
+	kill -TERM "$pid"
+	until_true ended "$pid"
 	# So does the end of the VM, and of the daemon.
 	keys "clear; blix --endpoint unix:$T/n1/sock vm console web" Enter
 	until_true shows_part 'vm web: attached; Ctrl-] detaches'
