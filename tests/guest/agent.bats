@@ -4,50 +4,24 @@
 
 bats_require_minimum_version 1.5.0
 
+load host.bash
+
 setup_file() {
-	export work build HOST=$BATS_FILE_TMPDIR/agent_host
-	build=$(realpath "${BLIX_BUILD:-$BATS_TEST_DIRNAME/../../build/debug}")
-	work=$(mktemp -d /tmp/blix.XXXXXX)
-	export BLIX_ENDPOINT=$work/s/blix.sock BLIX_TIMEOUT=3m
+	export HOST=$BATS_FILE_TMPDIR/agent_host
+	host_stage 3m
 	(cd "$BATS_TEST_DIRNAME/../.." && "${CC:-cc}" -D_GNU_SOURCE -std=gnu11 -O1 -Ilib -o "$HOST" tests/cli/agent_host.c \
 		lib/base/{frame,buf,alloc,error}.c)
-	"$BATS_TEST_DIRNAME/../../examples/debian/stage" "$work/guest"
 	sed -i 's|^        demo = .*|&\n        disk = system "demo" [ { microvm.volumes = [ { image = "data.img"; size = 32; mountPoint = "/data"; } ]; } ];|' \
 		"$work/guest/flake.nix"
-	jq -n --arg roots "/nix/var/nix/gcroots/${work##*/}" \
-		'{gcrootsDir: $roots, retryMs: 100, nix: {extraConfig: "sandbox = false\nsubstituters ="}}' >"$work/blix.json"
-	start_daemon
+	host_start
 }
 
-teardown_file() {
-	local pid
-	kill -9 "$(cat "$work/pid")" 2>/dev/null || :
-	for pid in $(jq -r '.shimPid, .pid' "$work"/s/run/vms/*/status.json 2>/dev/null); do
-		kill -9 "$pid" 2>/dev/null || :
-	done
-	rm -rf "$work" "/nix/var/nix/gcroots/${work##*/}"
-}
+teardown_file() { host_remove; }
 
 setup() {
 	load ../until.bash
 	export WITHIN=60
 	cd "$work" || exit 1
-}
-
-start_daemon() {
-	"$build/bin/blixd" --dev --state-dir "$work/s" --config "$work/blix.json" --name host \
-		</dev/null >>"$work/log" 2>&1 3>&- &
-	echo $! >"$work/pid"
-	until blix vm list >/dev/null 2>&1; do read -r -t 0.05 <> <(:) || :; done
-}
-
-kill_daemon() {
-	kill -9 "$(cat "$work/pid")"
-	until_true ended "$(cat "$work/pid")"
-}
-
-field() { # NAME JQ
-	blix vm show "$1" -o json | jq -r "$2"
 }
 
 connected() { # NAME
@@ -82,7 +56,7 @@ last() { # FIELD of EXIT or ERROR
 }
 
 @test "commands in the guest return 0, 1, 126, 127 and their signal" {
-	kill_daemon
+	host_kill
 	host web '{"kind":"exec","argv":["true"]}' </dev/null
 	[ "$(last exitCode)" = 0 ]
 	host web '{"kind":"exec","argv":["false"]}' </dev/null
@@ -139,16 +113,16 @@ last() { # FIELD of EXIT or ERROR
 		'{"kind":"exec","argv":["sh","-c","echo begun; exec sleep 7777"]}' </dev/null 3>/dev/null >out &
 	until_true grep -q begun out
 	kill -9 $!
-	start_daemon
+	host_start
 	until_true connected web
 	[ "$(field web '[.status.phase, .status.ready, .status.restarts] | @csv')" = '"Running",true,0' ]
-	kill_daemon
+	host_kill
 	no_sleeper() {
 		host web '{"kind":"exec","argv":["sh","-c","ps | grep -v grep | grep -q \"sleep 7777\""]}' </dev/null
 		[ "$(last exitCode)" = 1 ]
 	}
 	until_true no_sleeper
-	start_daemon
+	host_start
 	until_true connected web
 }
 

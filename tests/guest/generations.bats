@@ -18,10 +18,6 @@ teardown_file() {
 	host_remove
 }
 
-field() { # NAME JQ
-	blix vm show "$1" -o json | jq -r "$2"
-}
-
 says() { # NAME TEXT: on the console of this run
 	blix vm logs "$1" | tr -d '\r' | grep -q "$2"
 }

@@ -19,6 +19,25 @@ host_start() { # COMMAND...: what the daemon is started by, if anything
 	await blix vm list
 }
 
+# Its lock goes with the last of the process, which is a little after the signal.
+host_kill() {
+	local pid
+	pid=$(cat "$work/pid")
+	kill -9 "$pid"
+	await host_ended "$pid"
+}
+
+# PID: gone, or a zombie that nobody has waited for yet and whose other threads are gone: they hold its files, and
+# so its lock, until they end.
+host_ended() {
+	local tasks=("/proc/$1/task/"*)
+	[ ! -d "/proc/$1" ] || { grep -q '^State:.Z' "/proc/$1/status" && [ "${#tasks[@]}" = 1 ]; }
+}
+
+field() { # NAME JQ
+	blix vm show "$1" -o json | jq -r "$2"
+}
+
 # Ends the daemon and the VMs that outlive it; their directories go.
 host_remove() {
 	local pid
