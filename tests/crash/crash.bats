@@ -22,6 +22,12 @@ tried() { # WHO OPERATION [FIRST STEP]
 @test "update: blixd dies at each point" { tried blixd update; }
 @test "delete: blixd dies at each point" { tried blixd delete; }
 @test "a secret that is waited for: blixd dies at each point" { tried blixd secret; }
+@test "adopt: blixd dies at each point" { tried blixd adopt; }
+@test "start and stop with a virtiofsd: blixd dies at each point" {
+	tried blixd share 1 2
+	tried blixd unshare
+}
+@test "an update that leaves a generation behind: blixd dies where its roots go, and after" { tried blixd prune 26 4; }
 
 @test "blix-shim dies at each point of a start, of each kind of stop, and of a delete" {
 	local operation

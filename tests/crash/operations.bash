@@ -75,7 +75,7 @@ make_programs() {
 	FAKE=$T/fake
 	for store in "$FAKE"/store{,-2,-3}; do # store-4 stays as it is
 		make_taps "$store"
-		[ "${WHO:-}" != virtiofsd ] || make_virtiofsd "$store"
+		case "${WHO:-} ${OPERATION:-}" in virtiofsd* | *share) make_virtiofsd "$store" ;; esac
 		case ${OPERATION:-} in term | escalate) ;; *) runner_of "$store" ;; esac
 	done
 	mkdir -p "$T/libexec"
@@ -101,7 +101,7 @@ foreign() {
 
 make_host() { # [JQ-FILTER]
 	make_programs
-	configure 1 '.retryMs = 20 | .libexecDir = "'"$T"'/libexec" | .supervision = "'"$SUPERVISION"'" |
+	configure 1 '.retryMs = 20 | .generations = {keep: 2} | .libexecDir = "'"$T"'/libexec" | .supervision = "'"$SUPERVISION"'" |
 		.systemdDir = "'"$T"'/n1/systemd" | '"${1:-.}"
 	: >"$T/n1/microvms/.fake/witness"
 	if [ "$SUPERVISION" = systemd ]; then
@@ -131,6 +131,13 @@ end_create() { phase_is Running; }
 before_start() { make_web && stop_web; }
 begin_start() { on 1 vm start web --no-wait; }
 end_start() { phase_is Running || { [ "$WHO" = shim ] && phase_is Unknown; }; }
+# With a virtiofsd beside it.
+before_share() { before_start; }
+begin_share() { begin_start; }
+end_share() { phase_is Running; }
+before_unshare() { make_web; }
+begin_unshare() { begin_stop; }
+end_unshare() { end_stop; }
 # By the power button.
 before_stop() { make_web; }
 begin_stop() { on 1 vm stop web --no-wait; }
@@ -146,8 +153,11 @@ end_escalate() { end_stop; }
 before_kill() { make_web; }
 begin_kill() { on 1 vm stop web --force --no-wait; }
 end_kill() { phase_is Stopped; }
+update_to() { # GENERATION OPTION...
+	on 1 vm update web --flake "$(base "$1")#web" --force "${@:2}"
+}
 before_update() { make_web; }
-begin_update() { on 1 vm update web --flake "$(base 2)#web" --force --no-wait; }
+begin_update() { update_to 2 --no-wait; }
 end_update() { [[ $(get vms/web) == 200*'"phase":"Running"'*'"desired":2,"current":2,"booted":2'* ]]; }
 # A VM waits for a value, which comes. Its names alone are in the log, as a client leaves them that dies in between.
 waits_for_secrets() { [[ $(get vms/web) == 200*'"reason":"waits-for-secrets"'* ]]; }
@@ -158,6 +168,18 @@ before_secret() {
 }
 begin_secret() { phase_is Running || on 1 vm set web --secret db=- <<<value; }
 end_secret() { phase_is Running; }
+# With more generations than are kept.
+before_prune() { make_web && update_to 2 --timeout 60s -q >/dev/null; }
+begin_prune() { update_to 3 --no-wait; }
+end_prune() { [[ $(get vms/web) == 200*'"phase":"Running"'*'"desired":3,"current":3,"booted":3'* ]] && [ ! -L "$T/n1/gcroots/microvm/web.1" ]; }
 before_delete() { make_web; }
 begin_delete() { is_gone || on 1 vm delete web --yes --no-wait; }
 end_delete() { is_gone; }
+# What `microvm -c` left, with a disk, becomes a VM.
+before_adopt() {
+	env -i PATH="$PATH" MICROVM_STATE_DIR="$T/n1/microvms" MICROVM_GCROOTS_DIR="$T/n1/gcroots/microvm" \
+		"$FAKE/microvm" -f "$(base 1)" -c web
+	echo data >"$T/n1/microvms/web/data.img"
+}
+begin_adopt() { [[ $(get vms/web) == 200* ]] || on 1 vm adopt web --node n1 --no-wait; }
+end_adopt() { phase_is Stopped && [ -s "$T/n1/microvms/web/.blix.json" ] && grep -q gen1 "$T/n1/microvms/web/.blix-flake"; }
