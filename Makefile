@@ -108,13 +108,14 @@ $(B)/tests/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(LIB)
 	$(Q)$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
 # Stand-ins for nix, microvm and a runner: static, since tests start hundreds of them.
-FAKE_STORES := store store-2 store-3 store-4
+FAKE_STORES := store store-2 store-3 store-4 store-5
 FAKES := $(patsubst tests/fake/%.c,$(B)/tests/fake/%,$(wildcard tests/fake/*.c))
 $(B)/tests/fake/%: tests/fake/%.c tests/fake/fake.h tests/fake/guest_port.h
 	@mkdir -p $(foreach s,$(FAKE_STORES),$(@D)/$(s)/bin $(@D)/$(s)/share/microvm)
 	@echo "  LD  $@"
 	$(Q)$(CC) -D_GNU_SOURCE -std=gnu11 -O1 $(WARN) -Werror -static $< -o $@
 	@for s in $(FAKE_STORES); do ln -sf ../../runner $(@D)/$$s/bin/microvm-run; echo qemu >$(@D)/$$s/share/microvm/hypervisor; done
+	@echo cloud-hypervisor >$(@D)/store-5/share/microvm/hypervisor
 
 fakes: $(FAKES) ## build the stand-ins that tests drive instead of nix and QEMU
 

@@ -66,6 +66,9 @@ struct agent {
 	const char *port_path; /* NULL: the virtio port */
 	const char *run;       /* directory of the agent's own files */
 	const char *secrets;   /* NULL: SECRETS_DIRECTORY, which must be in memory */
+	uint32_t vsock_port;   /* listen there for the host; 0: the port is elsewhere */
+	uint32_t vsock_host;   /* whose connections are taken */
+	int listener;          /* on that port; -1: none yet */
 	int given;             /* the port is this, inherited open; -1: it is to be found */
 	int port;              /* -1: not open */
 	bool over;             /* the given port was a connection, and it ended */
@@ -89,6 +92,8 @@ struct agent {
 uint64_t now_ms(void);
 /* Opens it when it is time. */
 void port_open(struct agent *a);
+/* The listener has a connection: it is the host's, and takes the place of the last one. */
+void port_accept(struct agent *a);
 void port_read(struct agent *a);
 void port_write(struct agent *a);
 /* The host is gone: ends the session; a socket is closed, a virtio port waits. A socket that was

@@ -19,17 +19,37 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
-#define FIXED_FDS 3 /* port, control, netlink */
+#define FIXED_FDS 4 /* port, control, netlink, listener */
+#define HOST_CID  2 /* in every guest */
 
 const char *argp_program_version = "blix-agent " AGENT_VERSION;
 
 struct options {
 	const char *port, *run, *secrets;
 	int fd;
+	uint32_t vsock_port, vsock_host;
 	bool ready_at_start, say_ready;
 };
 
-enum { OPTION_PORT = 0x100, OPTION_FD, OPTION_RUN, OPTION_SECRETS, OPTION_READY };
+enum {
+	OPTION_PORT = 0x100,
+	OPTION_FD,
+	OPTION_VSOCK,
+	OPTION_VSOCK_HOST,
+	OPTION_RUN,
+	OPTION_SECRETS,
+	OPTION_READY
+};
+
+static uint32_t parse_u32(const char *option, const char *text, struct argp_state *state)
+{
+	uint64_t number = 0;
+
+	if (parse_u64(text, &number, NULL) < 0 || number == 0 || number >= UINT32_MAX)
+		argp_error(state, "--%s %s is no number from 1 to %u", option, text,
+		           UINT32_MAX - 1);
+	return (uint32_t)number;
+}
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -45,6 +65,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		    fcntl((int)number, F_GETFD) < 0)
 			argp_error(state, "--fd %s is no open descriptor", arg);
 		options->fd = (int)number;
+		return 0;
+	case OPTION_VSOCK:
+		options->vsock_port = parse_u32("vsock", arg, state);
+		return 0;
+	case OPTION_VSOCK_HOST:
+		options->vsock_host = parse_u32("vsock-host", arg, state);
 		return 0;
 	case OPTION_RUN:
 		options->run = arg;
@@ -151,12 +177,15 @@ static void turn(struct agent *a)
 		fds[0].events |= POLLOUT;
 	fds[1] = (struct pollfd){.fd = a->control, .events = POLLIN};
 	fds[2] = (struct pollfd){.fd = a->netlink, .events = POLLIN};
+	fds[3] = (struct pollfd){.fd = a->listener, .events = POLLIN};
 	n = streams_poll(a, fds + FIXED_FDS);
 	if (poll(fds, FIXED_FDS + n, wait_ms(a)) < 0)
 		return;
 	streams_work(a, fds + FIXED_FDS);
 	if (fds[0].revents != 0 && fds[0].fd >= 0)
 		port_read(a);
+	if (fds[3].revents != 0)
+		port_accept(a);
 	if (fds[1].revents != 0)
 		take_control(a);
 	if (fds[2].revents != 0)
@@ -170,6 +199,9 @@ int main(int argc, char **argv)
 	         "Speak to the host over PATH, a device or a Unix socket", 0},
 		{"fd", OPTION_FD, "N", 0,
 	         "Speak over the open descriptor N; of a socket, end when the host does", 0},
+		{"vsock", OPTION_VSOCK, "PORT", 0, "Listen for the host on vsock PORT instead", 0},
+		{"vsock-host", OPTION_VSOCK_HOST, "CID", 0,
+	         "Take connections of CID alone (2, the host)", 0},
 		{"run", OPTION_RUN, "DIR", 0, "Directory of the agent's own files (/run/blix)", 0},
 		{"secrets", OPTION_SECRETS, "DIR", 0,
 	         "Keep secrets in DIR, wherever that is (/run/secrets, in memory)", 0},
@@ -189,8 +221,9 @@ int main(int argc, char **argv)
 		NULL,
 	};
 	struct sigaction ignore = {.sa_handler = SIG_IGN};
-	struct options options = {.fd = -1, .run = "/run/blix"};
-	struct agent a = {.port = -1, .netlink = -1};
+	struct sigaction standard = {.sa_handler = SIG_DFL};
+	struct options options = {.fd = -1, .vsock_host = HOST_CID, .run = "/run/blix"};
+	struct agent a = {.listener = -1, .port = -1, .netlink = -1};
 	struct blix_error err;
 
 	argp_err_exit_status = blix_code_info(BLIX_E_INVALID)->exit;
@@ -199,8 +232,11 @@ int main(int argc, char **argv)
 		return say_ready(options.run);
 	(void)sigaction(SIGPIPE, &ignore, NULL);
 	(void)sigaction(SIGHUP, &ignore, NULL);
+	(void)sigaction(SIGCHLD, &standard, NULL); /* ignored, commands would have no status */
 	a.port_path = options.port;
 	a.given = options.fd;
+	a.vsock_port = options.vsock_port;
+	a.vsock_host = options.vsock_host;
 	a.run = options.run;
 	a.secrets = options.secrets;
 	a.ready = options.ready_at_start;

@@ -1,7 +1,7 @@
 /* The port: a virtio-serial port found by its name, one that the loader has opened, a connection
- * that systemd accepted, or a Unix socket for tests. A virtio port stays
- * open while the host comes and goes, which poll() tells by POLLHUP and read() by 0; it is then
- * left alone for a moment, since poll() would return at once. */
+ * that systemd accepted, one of the host that came by vsock, or a Unix socket for tests. A virtio
+ * port stays open while the host comes and goes, which poll() tells by POLLHUP and read() by 0; it
+ * is then left alone for a moment, since poll() would return at once. */
 #include "agent.h"
 
 #include "base/alloc.h"
@@ -15,6 +15,8 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
+
+#include <linux/vm_sockets.h> /* wants sys/socket.h before it */
 
 #define PORT_NAME  "blix.agent.0"
 #define PORTS      "/sys/class/virtio-ports"
@@ -75,11 +77,57 @@ static int port_take(int fd)
 	return fd;
 }
 
+static int listen_vsock(uint32_t port)
+{
+	struct sockaddr_vm address = {
+		.svm_family = AF_VSOCK, .svm_port = port, .svm_cid = VMADDR_CID_ANY};
+	int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd >= 0 &&
+	    (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, 4) < 0)) {
+		closep(&fd);
+		return -1;
+	}
+	return fd;
+}
+
+static void port_begin(struct agent *a)
+{
+	a->retry_ms = 0;
+	a->deaf = false;
+	session_hello(a, true); /* an agent before this one may have left the host waiting */
+}
+
+/* Whoever is in the guest could connect as well, and would be served as root. */
+void port_accept(struct agent *a)
+{
+	struct sockaddr_vm peer = {0};
+	socklen_t size = sizeof(peer);
+	int fd =
+		accept4(a->listener, (struct sockaddr *)&peer, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	if (fd < 0)
+		return;
+	if (peer.svm_cid != a->vsock_host) {
+		closep(&fd);
+		return;
+	}
+	if (a->port >= 0)
+		port_lost(a);
+	a->port = fd;
+	port_begin(a);
+}
+
 void port_open(struct agent *a)
 {
 	cleanup(freep) char *found = a->port_path == NULL ? port_find() : xstrdup(a->port_path);
 	struct stat st;
 
+	if (a->vsock_port != 0) {
+		if (a->listener < 0 && (a->listener = listen_vsock(a->vsock_port)) < 0)
+			a->retry_ms = now_ms() + MISSING_MS; /* its driver may come */
+		return;
+	}
 	if (a->given >= 0)
 		a->port = port_take(a->given);
 	else if (found != NULL && stat(found, &st) == 0 && S_ISSOCK(st.st_mode))
@@ -90,9 +138,7 @@ void port_open(struct agent *a)
 		a->retry_ms = now_ms() + (found == NULL ? MISSING_MS : AGAIN_MS);
 		return;
 	}
-	a->retry_ms = 0;
-	a->deaf = false;
-	session_hello(a, true); /* an agent before this one may have left the host waiting */
+	port_begin(a);
 }
 
 void port_lost(struct agent *a)

@@ -73,7 +73,9 @@
             ([ (override 1500 name) ] ++ concatMap (part: if part ? networking.hostName then [ part.networking.hostName ] else [ ]) parts);
           options = defaults hostName;
           unknown = filter (option: !(hasAttr option options || option == "qemu" && loads)) (concatMap (part: attrNames (part.microvm or { })) parts);
-          values = option: concatMap (part: if hasAttr option (part.microvm or { }) then [ part.microvm.${option} ] else [ ]) parts;
+          defined = part: option: if hasAttr option (part.microvm or { }) then [ part.microvm.${option} ] else [ ];
+          values = option: concatMap (part: concatMap inside (defined part option)) parts;
+          inside = value: if value ? cid then map (cid: { inherit cid; }) (given value.cid) else [ value ];
           services = concatMap (part: if part ? systemd.services.blix-agent then given part.systemd.services.blix-agent else [ ]) parts;
           extraArgs = concatMap (part: if part ? microvm.qemu.extraArgs then given part.microvm.qemu.extraArgs else [ ]) parts;
         in

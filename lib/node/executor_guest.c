@@ -10,7 +10,6 @@
 #include "sys/clock.h"
 #include "sys/log.h"
 
-#define SOCKET       "blix.agent" /* in the VM's directory: docs/guest-contract.md */
 #define ASK_GUEST_MS 2000
 
 struct guest {
@@ -155,10 +154,12 @@ static void guest_closed(void *data)
 void guest_follow(struct local *local)
 {
 	cleanup(freep) char *dir = host_dir(local->e, local->vm->name);
-	cleanup(freep) char *path = xasprintf("%s/" SOCKET, dir);
+	const struct vmm_agent_way *way = vmm_agent_way(host_hypervisor(dir));
+	cleanup(freep) char *path = xasprintf("%s/%s", dir, way->socket);
 	struct agent_config config = {
 		.loop = local->e->config.loop,
 		.path = path,
+		.vsock_port = way->vsock_port,
 		.program = local->e->agent,
 		.changed = on_changed,
 	};

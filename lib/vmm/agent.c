@@ -6,6 +6,9 @@
  * time, since its agent says HELLO of itself when it starts, and is then answered at once. An agent
  * that was silent for a while is asked by the same HELLO.
  *
+ * Where the socket leads to all vsock ports of the guest, a connection begins with CONNECT; the
+ * hypervisor says OK, or hangs up as long as nobody in the guest listens.
+ *
  * A guest without an agent asks for it in one line, before any frame, and once per connection: what
  * asks again has lost count of the bytes, which hanging up sets right. Nothing is said between the
  * agent's bytes and its own HELLO, since the guest may read on beyond them. */
@@ -13,6 +16,7 @@
 
 #include "base/alloc.h"
 #include "base/json.h"
+#include "base/parse.h"
 #include "vmm/address.h"
 #include "vmm/agent_program.h"
 
@@ -28,12 +32,14 @@
 #define SILENT_MS      5000  /* for the first HELLO; doubled */
 #define SILENT_MOST_MS 300000
 #define ASK_MS         30000  /* without a frame; then it may take as long to answer */
+#define DIAL_MS        5000   /* for the hypervisor to say OK */
+#define DIAL_MOST_MS   5000   /* between tries, while nobody in the guest listens */
 #define LOAD_MS        120000 /* for the agent's bytes to be taken, and it to begin */
 #define READ_SIZE      65536
 #define QUESTION       "blix-loader "
 #define VERSION        "1\n" /* of the loader's protocol */
 
-enum where { ABSENT, CONNECTED, LOADING, TALKING, ASKED };
+enum where { ABSENT, DIALING, CONNECTED, LOADING, TALKING, ASKED };
 
 struct agent_stream {
 	LIST_ENTRY(agent_stream) entry;
@@ -53,6 +59,8 @@ struct agent {
 	uv_timer_t timer;
 	uv_pipe_t *pipe; /* NULL: none; freed by its own close callback */
 	struct frame_reader in;
+	char dialed[32]; /* what the hypervisor has said */
+	size_t n_dialed;
 	char question[sizeof(QUESTION VERSION) - 1]; /* the first bytes of a connection */
 	size_t n_question;
 	bool questioned; /* they are no question, or one that was answered */
@@ -153,6 +161,7 @@ static void agent_drop(struct agent *a)
 	a->pipe = NULL;
 	a->where = ABSENT;
 	frame_reader_clear(&a->in);
+	a->n_dialed = 0;
 	a->n_question = 0;
 	a->questioned = false;
 	info_clear(&a->info);
@@ -383,12 +392,48 @@ static int agent_take(struct agent *a, const struct frame *f, struct blix_error 
 	return s == NULL ? 0 : take_stream(s, f, err);
 }
 
-/* Begins again after a pause. */
+/* Begins again after a pause, which grows while a guest does not even listen. */
 static void agent_again(struct agent *a)
 {
+	uint64_t ms = a->where == DIALING ? a->absent_ms : PAUSE_MS;
+
+	if (a->where == DIALING)
+		a->absent_ms = ms * 2 < DIAL_MOST_MS ? ms * 2 : DIAL_MOST_MS;
 	agent_drop(a);
 	if (!a->closing)
-		agent_wait(a, PAUSE_MS);
+		agent_wait(a, ms);
+}
+
+static void agent_dial(struct agent *a)
+{
+	cleanup(buf_done) struct buf out;
+
+	buf_init(&out, 64);
+	(void)buf_printf(&out, "CONNECT %u\n", a->config.vsock_port);
+	agent_write(a, &out, NULL);
+	a->where = DIALING;
+	agent_wait(a, DIAL_MS);
+}
+
+/* Takes the hypervisor's line, "OK PORT"; what follows is the guest's. */
+static int take_dialed(struct agent *a, const char **data, size_t *n, struct blix_error *err)
+{
+	while (*n > 0) {
+		char c = *(*data)++;
+
+		(*n)--;
+		if (c != '\n' && a->n_dialed + 1 < sizeof(a->dialed)) {
+			a->dialed[a->n_dialed++] = c;
+			continue;
+		}
+		a->dialed[a->n_dialed] = '\0';
+		if (c != '\n' || strncmp(a->dialed, "OK ", 3) != 0 ||
+		    parse_u64(a->dialed + 3, &(uint64_t){0}, NULL) < 0)
+			return blix_fail(err, BLIX_E_CORRUPT, "no answer to CONNECT");
+		session_new(a);
+		return 0;
+	}
+	return 0;
 }
 
 static int agent_feed(struct agent *a, const char *data, size_t n, struct blix_error *err)
@@ -413,12 +458,17 @@ static int agent_feed(struct agent *a, const char *data, size_t n, struct blix_e
 static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *piece)
 {
 	struct agent *a = stream->data;
+	const char *data = piece->base;
+	size_t left = n > 0 ? (size_t)n : 0;
 	struct blix_error err;
 	struct frame f;
 	int rc = 0;
 
 	if (n > 0 && (uv_stream_t *)a->pipe == stream) {
-		rc = agent_feed(a, piece->base, (size_t)n, &err);
+		if (a->where == DIALING)
+			rc = take_dialed(a, &data, &left, &err);
+		if (rc == 0 && left > 0)
+			rc = agent_feed(a, data, left, &err);
 		while (rc >= 0 && (uv_stream_t *)a->pipe == stream &&
 		       (rc = frame_reader_next(&a->in, &f, &err)) == 1)
 			rc = agent_take(a, &f, &err);
@@ -471,6 +521,7 @@ static void agent_look(uv_timer_t *timer)
 			a->silent_ms * 2 < SILENT_MOST_MS ? a->silent_ms * 2 : SILENT_MOST_MS;
 		agent_again(a);
 		return;
+	case DIALING:
 	case LOADING:
 	case ASKED:
 		agent_again(a);
@@ -492,7 +543,10 @@ static void agent_look(uv_timer_t *timer)
 		abort();
 	(void)uv_pipe_open(a->pipe, fd);
 	(void)uv_read_start((uv_stream_t *)a->pipe, on_alloc, on_read);
-	session_new(a);
+	if (a->config.vsock_port != 0)
+		agent_dial(a);
+	else
+		session_new(a);
 }
 
 struct agent *agent_open(const struct agent_config *config)

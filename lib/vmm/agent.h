@@ -37,6 +37,7 @@ struct agent_info {
 struct agent_config {
 	uv_loop_t *loop;
 	const char *path;              /* of the socket; may not be there yet; copied */
+	unsigned vsock_port;           /* the socket leads to all of the guest's ports; 0: to one */
 	struct agent_program *program; /* lives longer; NULL: none to load */
 	void (*changed)(void *data, const struct agent_info *info);
 	void *data;

@@ -27,6 +27,7 @@ struct vmm_driver {
 	const char *name;
 	const char *status_key; /* a string in what VMM_STATUS answers */
 	bool runner_shuts_down;
+	struct vmm_agent_way agent; /* socket NULL: as QEMU */
 	struct request requests[VMM_OPERATION_COUNT];
 	/* Reads what VMM_COUNTERS answers. */
 	int (*counters)(const cJSON *answer, struct vmm_counters *ret, struct blix_error *err);
@@ -215,6 +216,13 @@ static int cloud_counters(const cJSON *answer, struct vmm_counters *ret, struct 
 		[VMM_QUIT] = CANNOT(text)                                                          \
 	}
 
+/* The names that microvm.nix gives: docs/guest-contract.md. */
+#define AGENT_SOCKET "blix.agent"
+#define AGENT_VSOCK                                                                                \
+	{                                                                                          \
+		"notify.vsock", 2549                                                               \
+	}
+
 static const struct vmm_driver drivers[] = {
 	[VMM_UNKNOWN] = {.name = "unknown",
                          .requests = CANNOT_ANYTHING("the runner names no hypervisor known here")},
@@ -229,6 +237,7 @@ static const struct vmm_driver drivers[] = {
                       .counters = qemu_counters},
 	[VMM_CLOUD_HYPERVISOR] = {.name = "cloud-hypervisor",
                                   .status_key = "state",
+                                  .agent = AGENT_VSOCK,
                                   .requests = {[VMM_STATUS] = HTTP("GET", "/api/v1/vm.info", NULL),
                                                [VMM_PAUSE] = HTTP("PUT", "/api/v1/vm.pause", ""),
                                                [VMM_RESUME] = HTTP("PUT", "/api/v1/vm.resume", ""),
@@ -241,6 +250,7 @@ static const struct vmm_driver drivers[] = {
 	[VMM_FIRECRACKER] =
 		{.name = "firecracker",
                  .status_key = "state",
+                 .agent = AGENT_VSOCK,
                  .requests = {[VMM_STATUS] = HTTP("GET", "/", NULL),
                               [VMM_PAUSE] = HTTP("PATCH", "/vm", "{\"state\":\"Paused\"}"),
                               [VMM_RESUME] =
@@ -301,6 +311,14 @@ bool vmm_kind_answers(enum vmm_kind kind)
 const char *vmm_cannot(enum vmm_kind kind, enum vmm_operation operation)
 {
 	return vmm_driver(kind)->requests[operation].why;
+}
+
+const struct vmm_agent_way *vmm_agent_way(enum vmm_kind kind)
+{
+	static const struct vmm_agent_way port = {.socket = AGENT_SOCKET};
+	const struct vmm_agent_way *own = &vmm_driver(kind)->agent;
+
+	return own->socket != NULL ? own : &port;
 }
 
 bool vmm_runner_shuts_down(enum vmm_kind kind)

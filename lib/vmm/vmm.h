@@ -41,6 +41,15 @@ enum vmm_operation {
 /* NULL when this kind can do it, else why not, as the end of a sentence: "crosvm's ...". */
 const char *vmm_cannot(enum vmm_kind kind, enum vmm_operation operation);
 
+/* How the agent in the guest is reached: by a socket in the VM's directory, which is the port
+ * itself, or, with a vsock port, speaks Firecracker's and Cloud Hypervisor's CONNECT first. */
+struct vmm_agent_way {
+	const char *socket;
+	unsigned vsock_port; /* 0: none */
+};
+
+const struct vmm_agent_way *vmm_agent_way(enum vmm_kind kind);
+
 struct vmm_status {
 	char text[32]; /* lower case, words joined by '-': "running", "paused", "not-started" ... */
 };

@@ -3,11 +3,11 @@
  *   agent_host (--listen | --connect) SOCKET [--session ID] [--raw] [--linger FILE] REQUEST...
  *
  * Each REQUEST is the JSON of an OPEN; they run one after the other. --listen waits for the agent,
- * --connect goes to QEMU's socket. Stdin is the first stream's STDIN. HELLO, OPENED, EXIT and ERROR
- * go to file descriptor 3, one a line. --raw sends stdin as it is, after the HELLO, instead of a
- * stream. --linger keeps a stream open, without an end of file, until FILE is there, then closes
- * it. `resize:ROWS:COLS` and `signal:N` in place of a request are sent on the stream before; so is
- * `close`. Exits 0 after EXIT, 1 after ERROR, 2 when the connection or the
+ * --connect goes to QEMU's socket, or to vsock:CID:PORT. Stdin is the first stream's STDIN. HELLO,
+ * OPENED, EXIT and ERROR go to file descriptor 3, one a line. --raw sends stdin as it is, after the
+ * HELLO, instead of a stream. --linger keeps a stream open, without an end of file, until FILE is
+ * there, then closes it. `resize:ROWS:COLS` and `signal:N` in place of a request are sent on the
+ * stream before; so is `close`. Exits 0 after EXIT, 1 after ERROR, 2 when the connection or the
  * session ends. */
 #include "base/alloc.h"
 #include "base/frame.h"
@@ -20,6 +20,8 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+#include <linux/vm_sockets.h> /* wants sys/socket.h before it */
 
 static int port = -1;
 static struct frame_reader in;
@@ -35,11 +37,26 @@ static void die(const char *what)
 	_exit(2);
 }
 
+static bool connect_vsock(const char *path)
+{
+	struct sockaddr_vm address = {.svm_family = AF_VSOCK};
+
+	if (sscanf(path, "vsock:%u:%u", &address.svm_cid, &address.svm_port) != 2)
+		return false;
+	port = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (connect(port, (struct sockaddr *)&address, sizeof(address)) < 0)
+		die(path);
+	return true;
+}
+
 static void connect_port(const char *path, bool listening)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int fd;
 
+	if (!listening && connect_vsock(path))
+		return;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (strlen(path) >= sizeof(address.sun_path))
 		die(path);
 	memcpy(address.sun_path, path, strlen(path));

@@ -32,6 +32,29 @@ guest_vm() {
 	until_true has_agent "$1" "$3"
 }
 
+@test "a guest behind Cloud Hypervisor's vsock loads its agent over each connection, from the host alone" {
+	cluster_up 3
+	echo vsock >"$T/n1/microvms/.fake/web"
+	echo "vsock stranger" >"$T/n1/microvms/.fake/odd"
+	echo "vsock deaf" >"$T/n1/microvms/.fake/deaf"
+	for name in web odd deaf; do
+		on 1 vm create "$name" --node n1 --flake 'path:/nix/store/x-gen5-source?narHash=sha256-fake#demo' 2>/dev/null
+	done
+	until_true has_agent 1 web
+	[ "$(on 1 vm exec -i web -- sh -c 'cat; exit 3' <<<word; echo $?)" = $'word\n3' ]
+	cmp "$T/n1/microvms/web/agent/blix-agent" "$BLIX_BUILD/libexec/blix-agent"
+	server_kill 1
+	server_start 1
+	until_true has_agent 1 web
+	[ "$(grep -c 'vm.agent.loaded vm=web' "$T/n1/log")" -ge 2 ]
+	run ! grep -q 'vm.agent.loaded vm=odd\|vm.agent.loaded vm=deaf' "$T/n1/log"
+	[ ! -e "$T/n1/microvms/odd/agent/blix-agent" ]
+	run --separate-stderr on 1 vm exec deaf -- true
+	[ "$status" = 125 ]
+	[[ ${stderr_lines[0]} == "blix: vm deaf: no agent answers in the guest" ]]
+	run ! grep -q 'something else' "$T"/n1/state/vms/*/console.log
+}
+
 # exec ARGUMENT...: through another server than the VM's
 exec_there() { run --separate-stderr on 1 vm exec web "$@"; }
 

@@ -92,7 +92,7 @@ static inline void fake_store(const char *url, char *out, size_t n)
 
 	self[got > 0 ? got : 0] = '\0';
 	*strrchr(self, '/') = '\0';
-	if (gen != NULL && gen[4] >= '2' && gen[4] <= '4')
+	if (gen != NULL && gen[4] >= '2' && gen[4] <= '5')
 		(void)snprintf(out, n, "%s/store-%c", self, gen[4]);
 	else
 		(void)snprintf(out, n, "%s/store", self);

@@ -1,4 +1,6 @@
-/* A hypervisor's serial port without one: the host connects to `blix.agent` here, the real
+/* What a host can connect to of a guest, without a guest.
+ *
+ * A hypervisor's serial port: the host connects to `blix.agent` here, the real
  * blix-agent of the build to `port`, and bytes are passed between them until the guest ends. */
 #ifndef FAKE_GUEST_PORT_H
 #define FAKE_GUEST_PORT_H
@@ -80,6 +82,60 @@ static _Noreturn void guest_port(void)
 		}
 		(void)close(ends[0].fd);
 		(void)close(ends[1].fd);
+	}
+}
+
+/* What systemd does with a socket that accepts: the loader at descriptor 0, told who the peer is.
+ * The script is the wrapper's but for its directory. */
+static _Noreturn void vsock_guest(int connection, const char *peer)
+{
+	static const char script[] =
+		"sed \"s|^run=.*|run=$PWD/agent|\" "
+		"\"../../state/vms/${PWD##*/}/flake/blix-loader\" >loader; exec bash -e loader";
+
+	(void)dup2(connection, 0);
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	(void)setenv("PATH", "/usr/bin:/bin", 1);
+	(void)setenv("REMOTE_ADDR", peer, 1);
+	(void)execl("/bin/bash", "bash", "-c", script, (char *)NULL);
+	_exit(127);
+}
+
+/* The hypervisor's own line of a connection; false: it is no "CONNECT PORT". */
+static bool vsock_asked(int connection)
+{
+	static const char wanted[] = "CONNECT 2549\n";
+	char line[sizeof(wanted)] = "";
+
+	for (size_t n = 0; n < sizeof(wanted) - 1; n++) {
+		if (read(connection, line + n, 1) != 1)
+			return false;
+	}
+	return strcmp(line, wanted) == 0;
+}
+
+/* `how`: " deaf" closes each connection, as for a port that nobody listens at; " stranger" says
+ * that the connection came from inside the guest. */
+static _Noreturn void guest_vsock(const char *how)
+{
+	static const char ok[] = "OK 1073741824\n";
+	int host = port_listen("notify.vsock");
+	bool deaf = strncmp(how, " deaf", 5) == 0;
+	const char *peer = strncmp(how, " stranger", 9) == 0 ? "vsock:1" : "vsock:2";
+
+	(void)signal(SIGPIPE, SIG_IGN);
+	(void)signal(SIGCHLD, SIG_IGN);
+	(void)printf("fake: vsock\n");
+	(void)fflush(stdout);
+	for (;;) {
+		int connection = accept4(host, NULL, NULL, SOCK_CLOEXEC);
+
+		if (!vsock_asked(connection))
+			(void)printf("fake: asked for something else\n");
+		else if (!deaf && send(connection, ok, sizeof(ok) - 1, 0) > 0 && fork() == 0)
+			vsock_guest(connection, peer);
+		(void)fflush(stdout);
+		(void)close(connection);
 	}
 }
 

@@ -1,7 +1,8 @@
 /* A runner without a hypervisor: says "fake: ready" and sleeps until SIGTERM, which it takes for a
  * clean end. Modes: exit0 and exit1 (ends at once), "end CODE WORDS" (says so and ends with CODE;
  * 137: by SIGKILL), stubborn (only SIGKILL ends it), silent (is never ready), shell
- * (is /bin/sh at its console), agent (has blix-agent in it). */
+ * (is /bin/sh at its console), agent (has blix-agent in it), vsock (has the loader of the wrapper,
+ * behind the socket of Cloud Hypervisor; what follows tells how that answers). */
 #include "guest_port.h"
 
 #include <signal.h>
@@ -86,6 +87,8 @@ int main(void)
 	}
 	if (strcmp(mode, "agent") == 0)
 		guest_port();
+	if (strncmp(mode, "vsock", 5) == 0)
+		guest_vsock(mode + 5);
 	(void)sigemptyset(&set);
 	(void)sigaddset(&set, SIGTERM);
 	(void)sigprocmask(SIG_BLOCK, &set, NULL);

@@ -8,6 +8,12 @@ bats_require_minimum_version 1.5.0
 setup_file() {
 	load host.bash
 	host_stage 3m
+	# The same guest with one driver more: vsock inside of one machine.
+	mkdir -p "$work/src/examples"
+	cp -r "$BATS_TEST_DIRNAME/../../examples/debian" "$work/src/examples/"
+	ln -s "$(realpath "$BATS_TEST_DIRNAME/../..")"/{lib,cmd} "$work/src/"
+	sed -i "s/^drivers='/&vsock_loopback /" "$work/src/examples/debian/stage"
+	"$work/src/examples/debian/stage" "$work/guest"
 	# The agent is the example's, large enough to be caught on its way.
 	export libexec=$work/libexec
 	mkdir "$libexec"
@@ -76,6 +82,30 @@ who() {
 	[ "$(grep -c 'vm.identity.set vm=web' "$work/log")" = 2 ]
 }
 
+@test "over vsock an agent serves its host alone, and the host's last connection" {
+	(cd "$BATS_TEST_DIRNAME/../.." && "${CC:-cc}" -D_GNU_SOURCE -std=gnu11 -O1 -static -Ilib -o "$work/agent_host" \
+		tests/cli/agent_host.c lib/base/{frame,buf,alloc,error}.c)
+	blix vm cp "$work/agent_host" web:/tmp/agent_host
+	# In the guest the peer is 1, not 2: that one is told to take it for the host, the other not.
+	blix vm exec web -- sh -c 'cd /tmp; agent=/run/blix/blix-agent
+		$agent --vsock 2549 --vsock-host 1 --run /run/one </dev/null >/dev/null 2>&1 &
+		$agent --vsock 2550 --run /run/two </dev/null >/dev/null 2>&1 &
+		until [ -e /run/one/agent.sock ] && [ -e /run/two/agent.sock ]; do sleep 0.1; done'
+	over() { # PORT REQUEST: as the host would ask, its frames in /tmp/frames
+		blix vm exec web -- timeout 60 sh -c '/tmp/agent_host --connect "vsock:1:$1" "$2" </dev/null 3>/tmp/frames' over "$@"
+	}
+	answers() { [ "$(over 2549 '{"kind":"exec","argv":["echo","over vsock"]}' 2>/dev/null)" = "over vsock" ]; }
+	until_true answers
+	[[ $(blix vm exec web -- cat /tmp/frames) == *'EXIT {"exitCode":0}'* ]]
+	[ "$(over 2549 '{"kind":"exec","argv":["sh","-c","head -c 3000000 /dev/zero | sha256sum"]}')" = \
+		"$(head -c 3000000 /dev/zero | sha256sum)" ]
+	blix vm exec web -- rm /tmp/frames
+	run over 2550 '{"kind":"exec","argv":["echo","over vsock"]}'
+	[ "$status" = 2 ] # the connection ended, without a frame
+	frames=$(blix vm exec web -- cat /tmp/frames)
+	[ "${frames:-END}" = END ]
+}
+
 @test "an agent that ends is loaded again" {
 	before=$(loads web)
 	blix vm exec web -- sh -c 'kill -9 $PPID' || :
@@ -121,6 +151,68 @@ who() {
 	[ "$status" = 125 ]
 	[[ $stderr == *"created with --plain"* ]]
 	blix vm delete plain --force
+}
+
+# evaluate DIR ATTR...: of the wrapper in DIR
+evaluate() {
+	NIX_CONFIG=$'experimental-features = nix-command flakes\nsubstituters =' nix eval --json "path:$1#nixosConfigurations.web.$2"
+}
+
+@test "the wrapper puts the service into NixOS, by the way that its hypervisor has" {
+	mkdir "$work/nixos"
+	cat >"$work/nixos/flake.nix" <<-'NIX'
+		{ # What NixOS is to the wrapper; shows the modules that came.
+		  outputs = { self }:
+		    let
+		      system = hypervisor: machine: rec {
+		        options.systemd.services = { };
+		        config.microvm = { inherit hypervisor; qemu = { inherit machine; }; };
+		        extendModules = { modules }: {
+		          seen = map (m: if builtins.isFunction m then m { inherit config; } else m) modules;
+		        };
+		      };
+		    in {
+		      nixosConfigurations = {
+		        small = system "qemu" "microvm";
+		        pc = system "qemu" "q35";
+		        fire = system "firecracker" "microvm";
+		        cloud = system "cloud-hypervisor" "microvm";
+		        crosvm = system "crosvm" "microvm";
+		        other = removeAttrs (system "qemu" "microvm") [ "options" ];
+		      };
+		    };
+		}
+	NIX
+	seen() { # ATTR: what the wrapper of a VM adds to it
+		rm -rf "$work/wrapper"
+		cp -r "$work/s/vms/web/flake" "$work/wrapper"
+		rm -f "$work/wrapper/flake.lock"
+		sed -i "s|inputs.base.url = .*|inputs.base.url = \"path:$work/nixos\";|" "$work/wrapper/flake.nix"
+		jq --arg attr "$1" '.attr = $attr' "$work/s/vms/web/flake/spec.json" >"$work/wrapper/spec.json"
+		evaluate "$work/wrapper" seen
+	}
+	port='.[1] | .microvm.qemu.extraArgs.condition, .microvm.qemu.extraArgs.content[1], .systemd.services["blix-agent"].condition'
+	vsock='.[1].systemd | .sockets["blix-agent"].condition, .services["blix-agent@"].condition'
+	[ "$(seen small | jq -c "[$port]")" = '[true,"virtio-serial-device",true]' ]
+	[ "$(seen pc | jq -c "[$port]")" = '[true,"virtio-serial-pci",true]' ]
+	[ "$(seen small | jq -r '.[1].systemd.services["blix-agent"].content.script')" = "$(cat "$work/s/vms/web/flake/blix-loader")" ]
+	for attr in fire cloud; do
+		[ "$(seen "$attr" | jq -c "[$vsock]")" = '[true,true]' ]
+		[ "$(seen "$attr" | jq -c '.[1] | [.microvm.vsock.cid.content.content, .systemd.sockets["blix-agent"].content.listenStreams]')" = '[3,["vsock::2549"]]' ]
+		[ "$(seen "$attr" | jq -c "[$port] | [.[0, 2]]")" = '[false,false]' ]
+	done
+	[ "$(seen crosvm | jq -c "[($port), ($vsock)] | [.[0, 2, 3, 4]]")" = '[false,false,false,false]' ]
+	[ "$(seen other | jq length)" = 1 ]
+}
+
+@test "two nodes make the same of one VM, and --plain another" {
+	cp -r "$work/s/vms/web/flake" "$work/elsewhere"
+	here=$(evaluate "$work/s/vms/web/flake" config.microvm.declaredRunner.drvPath)
+	[[ $here == *.drv\" ]]
+	[ "$(evaluate "$work/elsewhere" config.microvm.declaredRunner.drvPath)" = "$here" ]
+	jq '.plain = true' "$work/s/vms/web/flake/spec.json" >"$work/elsewhere/spec.json"
+	[ "$(evaluate "$work/elsewhere" config.microvm.declaredRunner.drvPath)" != "$here" ]
+	[ "$(blix vm exec web -- sha256sum </dev/null /etc/blix-loader | cut -d' ' -f1)" = "$(sha256sum <"$work/s/vms/web/flake/blix-loader" | cut -d' ' -f1)" ]
 }
 
 @test "it goes down by its agent" {

@@ -76,7 +76,9 @@ static void on_closed(void *data)
 	((struct seen *)data)->closed = true;
 }
 
-static int setup(void **state)
+#define VSOCK_PORT 2549
+
+static int setup_way(void **state, unsigned vsock_port)
 {
 	struct fixture *f = xcalloc(1, sizeof(*f));
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -97,12 +99,23 @@ static int setup(void **state)
 	f->loaded = agent_program_new(f->program);
 	config = (struct agent_config){.loop = &f->loop,
 	                               .path = f->path,
+	                               .vsock_port = vsock_port,
 	                               .program = f->loaded,
 	                               .changed = on_changed,
 	                               .data = &f->seen};
 	f->agent = agent_open(&config);
 	*state = f;
 	return 0;
+}
+
+static int setup(void **state)
+{
+	return setup_way(state, 0);
+}
+
+static int setup_vsock(void **state)
+{
+	return setup_way(state, VSOCK_PORT);
 }
 
 static void hang_up(struct fixture *f)
@@ -156,22 +169,32 @@ static struct frame guest_get(struct fixture *f)
 	}
 }
 
-/* Waits for the connection and its HELLO. */
-static void guest_accept(struct fixture *f)
+static void guest_connected(struct fixture *f)
 {
-	struct frame hello;
-	const char *text;
-
 	while (f->guest < 0) {
 		(void)uv_run(&f->loop, UV_RUN_ONCE);
 		f->guest = accept4(f->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	}
+}
+
+static void guest_greeted(struct fixture *f)
+{
+	struct frame hello;
+	const char *text;
+
 	hello = guest_get(f);
 	assert_int_equal(hello.type, FRAME_HELLO);
 	text = memmem(hello.data, hello.len, "\"session\":\"", 11);
 	assert_non_null(text);
 	(void)snprintf(f->session, sizeof(f->session), "%.*s", (int)strcspn(text + 11, "\""),
 	               text + 11);
+}
+
+/* Waits for the connection and its HELLO. */
+static void guest_accept(struct fixture *f)
+{
+	guest_connected(f);
+	guest_greeted(f);
 }
 
 static void guest_put(struct fixture *f, struct buf *out)
@@ -483,6 +506,68 @@ static void nothing_to_load(void **state)
 	turn_until(f, agent_info(f->agent)->problem[0] == '\0');
 }
 
+/* A stand-in for Firecracker and Cloud Hypervisor, by their documents: one line in, one line out,
+ * then the guest's bytes; a port that nobody listens at is a connection that is closed. */
+static void dialed(struct fixture *f)
+{
+	guest_connected(f);
+	guest_expect(f, "CONNECT 2549\n");
+}
+
+static void by_vsock(void **state)
+{
+	struct fixture *f = *state;
+	cleanup(buf_done) struct buf out;
+	char byte;
+
+	dialed(f);
+	assert_true(recv(f->guest, &byte, 1, MSG_DONTWAIT) < 0); /* nothing before the OK */
+	guest_ask(f, "O");
+	(void)uv_run(&f->loop, UV_RUN_NOWAIT);
+	guest_ask(f, "K 10737");
+	(void)uv_run(&f->loop, UV_RUN_NOWAIT);
+	guest_ask(f, "41824\n");
+	guest_greeted(f);
+	guest_ask(f, "blix-loader 1\n");
+	guest_expect(f, ANSWER);
+	guest_hello(f, "", "");
+	assert_int_equal(guest_get(f).type, FRAME_HELLO);
+	guest_hello(f, f->session, "");
+	turn_until(f, f->seen.present);
+	hang_up(f);
+	turn_until(f, !f->seen.present);
+	dialed(f);
+	buf_init(&out, FRAME_WHOLE); /* an agent's first words come along */
+	assert_int_equal(buf_add_string(&out, "OK 1073741825\n"), 0);
+	assert_int_equal(frame_put_text(&out, 0, FRAME_HELLO, "{\"version\":1,\"session\":\"\"}"),
+	                 0);
+	guest_put(f, &out);
+	guest_greeted(f);
+	assert_int_equal(guest_get(f).type, FRAME_HELLO);
+	guest_hello(f, f->session, "");
+	turn_until(f, f->seen.present);
+}
+
+static void vsock_refuses(void **state)
+{
+	static const char *const lies[] = {"", "ERR no\n", "OK\n", "OK x\n",
+	                                   "OK 1111111111111111111111111111111111111111"};
+	struct fixture *f = *state;
+
+	for (unsigned i = 0; i < array_size(lies); i++) {
+		dialed(f);
+		guest_ask(f, lies[i]);
+		if (i == 0)
+			hang_up(f); /* nobody listens there */
+		else
+			guest_is_left(f);
+	}
+	assert_int_equal(f->seen.changes, 0);
+	dialed(f);
+	guest_ask(f, "OK 1\n");
+	guest_greeted(f);
+}
+
 static void closed_with_streams(void **state)
 {
 	struct fixture *f = *state;
@@ -511,6 +596,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(loads, setup, teardown),
 		cmocka_unit_test_setup_teardown(loads_again, setup, teardown),
 		cmocka_unit_test_setup_teardown(nothing_to_load, setup, teardown),
+		cmocka_unit_test_setup_teardown(by_vsock, setup_vsock, teardown),
+		cmocka_unit_test_setup_teardown(vsock_refuses, setup_vsock, teardown),
 		cmocka_unit_test_setup_teardown(closed_with_streams, setup, teardown),
 	};
 
