@@ -202,8 +202,8 @@ int job_make_tmp(struct job *job);
 /* Starts a child; `next` gets its result. argv is taken. On failure the job ends. */
 void job_spawn(struct job *job, struct argv *argv, uint64_t deadline_ms,
                void (*next)(struct job *job, struct child_result *result));
-/* The same for one that may leave something running which is to outlive us: a shim, a script of the
- * runner. All others are ended by the next blixd when this one is killed. */
+/* The same for a shim: what it leaves running is to outlive us. All others are ended by the next
+ * blixd when this one is killed. */
 void job_spawn_keeper(struct job *job, struct argv *argv, uint64_t deadline_ms,
                       void (*next)(struct job *job, struct child_result *result));
 void job_cancel(struct job *job);

@@ -164,8 +164,7 @@ static void run_step(struct job *job, char *program,
 	struct argv argv = ARGV_EMPTY;
 
 	argv_push(&argv, program);
-	/* What a host's own script leaves running for its VM is the VM's, not ours. */
-	job_spawn_keeper(job, &argv, STEP_DEADLINE_MS, next);
+	job_spawn(job, &argv, STEP_DEADLINE_MS, next);
 }
 
 /* What went up comes down, then the host is looked at: the error stays the job's. */

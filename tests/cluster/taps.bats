@@ -133,6 +133,33 @@ nothing_is_left() {
 	server_stop 1
 }
 
+@test "the daemon killed while tap-up works: it makes no tap behind the next daemon's back" {
+	local up
+	program tap-up <<-END
+		#!/bin/sh
+		echo \$\$ >"$T/up"
+		while [ ! -e "$T/go" ]; do sleep 0.02; done
+		exec ip tuntap add name blixtap mode tap
+	END
+	cluster_up 1
+	on 1 vm create web --flake "$BASE#demo" --no-wait
+	until_true test -s "$T/up"
+	up=$(cat "$T/up")
+	server_kill 1
+	[ -d "/proc/$up" ]
+	program tap-up <<-'END'
+		#!/bin/sh
+		exit 1
+	END
+	server_start 1
+	until_true test ! -d "/proc/$up"
+	: >"$T/go"
+	until_true phase_is Failed
+	until_true nothing_is_left
+	on 1 vm delete web
+	server_stop 1
+}
+
 @test "a step that fails is the reason, and takes down what stood before it" {
 	cluster_up 1
 	program virtiofsd-run <<-'END'
