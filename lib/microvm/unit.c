@@ -7,6 +7,10 @@
 
 #include <assert.h>
 
+/* What is before it is stopped after it: when the host goes down, nobody is left who would take the
+ * end of a VM for the wish of its guest, or start it again. */
+#define DAEMON "blixd.service"
+
 static const char properties[] =
 	"LoadState,ActiveState,SubState,FragmentPath,DropInPaths,"
 	"Environment,WorkingDirectory,NeedDaemonReload,MainPID,InvocationID";
@@ -45,6 +49,7 @@ char *unit_drop_in(const struct microvm_host *host, const char *name, uint64_t u
 	                 "Description=blix VM %s (uid %ju)\n"
 	                 "Requires=microvm-blix-console@%s.service\n"
 	                 "After=microvm-blix-console@%s.service\n"
+	                 "Before=" DAEMON "\n"
 	                 "[Service]\n"
 	                 "Type=exec\n"
 	                 "Restart=no\n"
@@ -334,6 +339,7 @@ void unit_argv_run(const struct microvm_host *host, const struct unit_run *run, 
 	argv_pushf(argv, "--property=StandardOutput=append:%s/vms/%s/console.log", host->state_dir,
 	           run->name);
 	argv_push(argv, "--property=StandardError=inherit");
+	argv_push(argv, "--property=Before=" DAEMON);
 	argv_push(argv, "--service-type=forking"); /* the shim says so when the runner runs */
 	argv_push(argv, "--property=TimeoutStartSec=90");
 	argv_push(argv, "--property=TimeoutStopSec=30");

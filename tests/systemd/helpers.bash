@@ -41,6 +41,12 @@ box_setup() {
 		  "electionTimeoutMs": 300, "heartbeatMs": 50, "retryMs": 50,
 		  "capacity": {"cpus": 64, "memoryBytes": 68719476736}, "reserved": {"cpus": 0, "memoryBytes": 0} }
 	END
+	# A unit with mounts of its own would see the boot id of the machine, not that of the box.
+	write /etc/systemd/system/service.d/boot-id.conf 0644 <<-'END'
+		[Service]
+		ProtectKernelTunables=no
+		BindReadOnlyPaths=/run/boot_id:/proc/sys/kernel/random/boot_id
+	END
 	in_box make -s -C "$ROOT" MODE=debug install >&2
 }
 
@@ -155,6 +161,39 @@ is_running_anew() { # NAME PID
 }
 seen() { in_box microvm-status "$1" | jq -r ".items[0] | $2"; } # NAME FILTER
 main_pid() { seen "$1" .process.pid; }
+
+# The daemon is told to stop some seconds after a reboot has begun: whoever ends meanwhile, it sees.
+slow_shutdown() {
+	write /etc/systemd/system/slow.service 0644 <<-'END'
+		[Unit]
+		After=blixd.service
+		[Service]
+		Type=oneshot
+		RemainAfterExit=yes
+		ExecStart=/bin/true
+		ExecStop=/bin/sleep 3
+	END
+	in_box systemctl daemon-reload
+	in_box systemctl start slow.service
+}
+
+# A runner that SIGTERM ends with 0 has not been shut down by its guest, and what its policy says of
+# an end of its own does not matter.
+runs_after_a_reboot() { # NAME
+	local boot
+	in_box blix vm set "$1" --restart never
+	slow_shutdown
+	boot=$(in_box systemctl show -P InvocationID slow.service)
+	"$hostbox" reboot "$BOX"
+	[ "$(in_box systemctl show -P InvocationID slow.service)" != "$boot" ]
+	until_true node_is_ready
+	until_true is_running "$1"
+	runners_are 1
+	tap_is_there "$1"
+	in_box blix vm events "$1" | grep -q vm-host-restarted
+	[ "$(in_box blix vm events "$1" | grep -cE 'vm-(guest-shutdown|failed)')" = 0 ]
+	in_box blix vm set "$1" --restart on-failure
+}
 
 tap_is_there() { in_box ip link show "t-$1" >/dev/null 2>&1; }
 tap_is_gone() { ! tap_is_there "$1"; }

@@ -211,6 +211,10 @@ is_running_anew_unready() { # NAME PID
 }
 by_hand() { [ "$(seen "$1" '.state + .supervision')" = runningnone ]; }
 
+@test "microvm@: a reboot is no end of a VM: what should run runs again, whatever its policy" {
+	runs_after_a_reboot web
+}
+
 @test "microvm@: power loss and boot: what should run runs, once" {
 	in_box sync
 	"$hostbox" kill "$BOX"

@@ -101,6 +101,10 @@ virtiofsd_is_gone() { [ -z "$(virtiofsd)" ]; }
 	in_box systemctl stop blix-vm-mine.service
 }
 
+@test "transient: a reboot is no end of a VM: what should run runs again, whatever its policy" {
+	runs_after_a_reboot web
+}
+
 @test "transient: power loss and boot: what should run runs, once" {
 	in_box sync
 	"$hostbox" kill "$BOX"
