@@ -37,12 +37,18 @@ static void report_failed(struct state *s, struct vm *vm, const struct vm_report
 	vm_event(s, vm, "vm-failed", vm->message);
 }
 
+/* Somebody asked for its end, which did not come yet: also while it was Unknown. */
+static bool is_to_stop(const struct vm *vm)
+{
+	return vm->phase == VM_STOPPING || vm->restart || vm->spec.power == VM_POWER_STOPPED;
+}
+
 /* It ended as it was asked to. */
 static void report_stopped(struct state *s, struct vm *vm, const struct vm_report *report)
 {
 	process_gone(vm, report->exit_code);
 	vm_why(vm, BLIX_OK, "", "");
-	vm_move(vm, vm->phase == VM_STOPPING && vm->restart ? VM_PENDING : VM_STOPPED, s->clock_ms);
+	vm_move(vm, vm->restart ? VM_PENDING : VM_STOPPED, s->clock_ms);
 	if (vm->phase == VM_PENDING)
 		memset(&vm->timings, 0, sizeof(vm->timings));
 	vm->restart = false;
@@ -151,6 +157,8 @@ static void report_running(struct state *s, struct vm *vm, const struct vm_repor
 	xreplace(&vm->runner, report->runner);
 	vm_why(vm, BLIX_OK, "", "");
 	vm_event(s, vm, "vm-running", vm->runner);
+	if (is_to_stop(vm))
+		vm_move(vm, VM_STOPPING, s->clock_ms);
 }
 
 static void report_retry(struct state *s, struct vm *vm, const struct vm_report *report)
@@ -256,7 +264,7 @@ static void report_apply(struct state *s, struct vm *vm, const struct vm_report 
 		report_stopped(s, vm, report);
 		break;
 	case VM_REPORT_EXITED:
-		if (vm->phase == VM_STOPPING)
+		if (is_to_stop(vm))
 			report_stopped(s, vm, report);
 		else
 			report_exited(s, vm, report);

@@ -229,3 +229,25 @@ steps() { field "$1" '.status.operation | [.verb, .steps[].name] | join(" ")'; }
 	[ "$(field web .status.resolved.cpus)" = 2 ]
 	on 1 vm delete web
 }
+
+unknown() { field_is web .status.phase Unknown; }
+is_phase() { field_is web .status.phase "$1"; }
+
+@test "a stop that is asked while a VM is Unknown holds when its process is gone: nothing starts it again" {
+	local shim pid
+	cluster_up 1
+	on 1 vm create web --flake "$BASE#demo"
+	shim=$(jq .shimPid "$T/n1/run/vms/web/status.json")
+	pid=$(field web .status.pid)
+	kill -9 "$shim"
+	until_true unknown
+	on 1 vm stop web --no-wait
+	until_true unknown # the node looked, and cannot tell either
+	kill -9 "$pid"
+	until_true is_phase Stopped
+	[ "$(field web .spec.powerState)" = Stopped ]
+	[ "$(on 1 vm events web | grep -cE 'vm-retry|vm-failed')" = 0 ]
+	on 1 vm start web
+	field_is web .status.phase Running
+	on 1 vm delete web
+}

@@ -469,6 +469,47 @@ static void boot(struct state *s, uint64_t id, const char *boot_id)
 	assert_int_equal(run(s, &c).code, BLIX_OK);
 }
 
+/* What was asked while nobody could say which process is its, counts once that is known. */
+static void a_stop_outlives_unknown(void **state)
+{
+	static const struct {
+		const char *name;
+		enum vm_verb verb, then; /* then the same: no second word */
+		enum vm_report_kind told;
+		enum vm_phase after;
+	} rows[] = {
+		{"gone", VM_VERB_STOP, VM_VERB_STOP, VM_REPORT_EXITED, VM_STOPPED},
+		{"back", VM_VERB_STOP, VM_VERB_STOP, VM_REPORT_RUNNING, VM_STOPPING},
+		{"again", VM_VERB_RESTART, VM_VERB_RESTART, VM_REPORT_EXITED, VM_PENDING},
+		{"anew", VM_VERB_RESTART, VM_VERB_RESTART, VM_REPORT_RUNNING, VM_STOPPING},
+		{"kept", VM_VERB_STOP, VM_VERB_START, VM_REPORT_RUNNING, VM_RUNNING},
+		{"lost", VM_VERB_STOP, VM_VERB_START, VM_REPORT_EXITED, VM_SCHEDULED},
+		{"nobody", VM_VERB_COUNT, VM_VERB_COUNT, VM_REPORT_RUNNING, VM_RUNNING},
+	};
+	struct state *s = state_new();
+
+	(void)state;
+	boot(s, 1, "a");
+	for (size_t i = 0; i < array_size(rows); i++) {
+		const char *name = rows[i].name;
+
+		to_running(s, name);
+		(void)report(s, name, VM_REPORT_UNKNOWN, BLIX_E_START);
+		if (rows[i].verb != VM_VERB_COUNT)
+			assert_int_equal(power(s, name, rows[i].verb).code, BLIX_OK);
+		(void)report(s, name, VM_REPORT_UNKNOWN, BLIX_E_START); /* it still is */
+		assert_int_equal(state_vm(s, name)->phase, VM_UNKNOWN);
+		if (rows[i].then != rows[i].verb)
+			assert_int_equal(power(s, name, rows[i].then).code, BLIX_OK);
+		assert_int_equal(report(s, name, rows[i].told,
+		                        rows[i].told == VM_REPORT_EXITED ? BLIX_E_START : BLIX_OK)
+		                         .code,
+		                 BLIX_OK);
+		assert_int_equal(state_vm(s, name)->phase, rows[i].after);
+	}
+	state_free(s);
+}
+
 /* A host that was restarted has no process of before, whatever the log recorded of it. */
 static void a_host_restarts(void **state)
 {
@@ -964,6 +1005,7 @@ int main(void)
 		cmocka_unit_test(crash_loops),
 		cmocka_unit_test(crashing_at_once_moves_on),
 		cmocka_unit_test(a_host_restarts),
+		cmocka_unit_test(a_stop_outlives_unknown),
 		cmocka_unit_test(sessions_apply_once),
 		cmocka_unit_test(replicas_agree),
 		cmocka_unit_test(snapshot_refuses_damage),
