@@ -10,60 +10,60 @@
 #include <stdio.h>
 
 static const struct text_rule rules[] = {
-	{"No space left on device", NULL, BLIX_E_DISKFULL, "disk-full", true,
+	{"No space left on device", NULL, BLIX_E_DISKFULL, "disk-full",
          "free space on the node: nix-collect-garbage"},
-	{"Cannot allocate memory", NULL, BLIX_E_NOMEM, "out-of-memory", true,
+	{"Cannot allocate memory", NULL, BLIX_E_NOMEM, "out-of-memory",
          "the node has no memory left for a build: free some, or build fewer at once (buildsMax)"},
-	{"std::bad_alloc", NULL, BLIX_E_NOMEM, "out-of-memory", true,
+	{"std::bad_alloc", NULL, BLIX_E_NOMEM, "out-of-memory",
          "the node has no memory left for a build: free some, or build fewer at once (buildsMax)"},
-	{"Too many open files", NULL, BLIX_E_BUSY, "out-of-fds", true,
+	{"Too many open files", NULL, BLIX_E_BUSY, "out-of-fds",
          "raise LimitNOFILE of blixd or of the nix-daemon"},
-	{"experimental Nix feature", "is disabled", BLIX_E_IMAGE, "nix-misconfigured", false,
+	{"experimental Nix feature", "is disabled", BLIX_E_IMAGE, "nix-misconfigured",
          "enable the features nix-command and flakes in nixConfig"},
-	{"requires lock file changes", NULL, BLIX_E_IMAGE, "lock-changed", false,
+	{"requires lock file changes", NULL, BLIX_E_IMAGE, "lock-changed",
          "the base changed under its name: create the VM again to lock it anew"},
-	{"NAR hash mismatch", NULL, BLIX_E_IMAGE, "flake-changed", false,
+	{"NAR hash mismatch", NULL, BLIX_E_IMAGE, "flake-changed",
          "the base changed under its name: create the VM again to lock it anew"},
-	{"builder for '", "failed", BLIX_E_IMAGE, "build-failed", false,
+	{"builder for '", "failed", BLIX_E_IMAGE, "build-failed",
          "the lines above are the end of the build log"},
-	{"Cannot build '", NULL, BLIX_E_IMAGE, "build-failed", false,
+	{"Cannot build '", NULL, BLIX_E_IMAGE, "build-failed",
          "the lines above are the end of the build log"},
-	{"unable to download", NULL, BLIX_E_IMAGE, "fetch-failed", true,
+	{"unable to download", NULL, BLIX_E_IMAGE, "fetch-failed",
          "the node could not reach the source: check its network"},
-	{"resolve host", NULL, BLIX_E_IMAGE, "fetch-failed", true,
+	{"resolve host", NULL, BLIX_E_IMAGE, "fetch-failed",
          "the node could not reach the source: check its network"},
-	{"program 'git' failed", NULL, BLIX_E_IMAGE, "fetch-failed", true,
+	{"program 'git' failed", NULL, BLIX_E_IMAGE, "fetch-failed",
          "check that the repository exists and that the node may read it"},
-	{"is not a valid URL", NULL, BLIX_E_IMAGE, "flake-missing", false,
+	{"is not a valid URL", NULL, BLIX_E_IMAGE, "flake-missing",
          "a flake reference looks like github:OWNER/REPO or path:/DIR"},
-	{"syntax error", NULL, BLIX_E_IMAGE, "flake-eval-failed", false,
+	{"syntax error", NULL, BLIX_E_IMAGE, "flake-eval-failed",
          "try: nix flake check on the flake"},
-	{"attribute 'extendModules' missing", NULL, BLIX_E_IMAGE, "no-extend-modules", false,
+	{"attribute 'extendModules' missing", NULL, BLIX_E_IMAGE, "no-extend-modules",
          "this guest cannot be adjusted: use --plain, or see docs/guest-contract.md"},
-	{"attribute 'declaredRunner' missing", NULL, BLIX_E_IMAGE, "not-a-microvm", false,
+	{"attribute 'declaredRunner' missing", NULL, BLIX_E_IMAGE, "not-a-microvm",
          "import microvm.nix's module in this configuration"},
-	{"attribute 'microvm' missing", NULL, BLIX_E_IMAGE, "not-a-microvm", false,
+	{"attribute 'microvm' missing", NULL, BLIX_E_IMAGE, "not-a-microvm",
          "import microvm.nix's module in this configuration"},
-	{"attribute '", "base.nixosConfigurations", BLIX_E_IMAGE, "flake-attribute-missing", false,
+	{"attribute '", "base.nixosConfigurations", BLIX_E_IMAGE, "flake-attribute-missing",
          "name one of its nixosConfigurations: --flake REF#ATTR"},
-	{"does not provide attribute", NULL, BLIX_E_IMAGE, "flake-attribute-missing", false,
+	{"does not provide attribute", NULL, BLIX_E_IMAGE, "flake-attribute-missing",
          "name one of its nixosConfigurations: --flake REF#ATTR"},
-	{"-source/flake.nix': No such file", NULL, BLIX_E_IMAGE, "flake-missing", false,
+	{"-source/flake.nix': No such file", NULL, BLIX_E_IMAGE, "flake-missing",
          "there is no flake.nix in that place"},
-	{"/flake.nix' file", NULL, BLIX_E_IMAGE, "flake-missing", false,
+	{"/flake.nix' file", NULL, BLIX_E_IMAGE, "flake-missing",
          "there is no flake.nix in that place"},
-	{"-source': No such file", NULL, BLIX_E_IMAGE, "flake-source-gone", false,
+	{"-source': No such file", NULL, BLIX_E_IMAGE, "flake-source-gone",
          "the locked source left the store: create the VM again to lock it anew"},
-	{"getting status of '", "No such file", BLIX_E_IMAGE, "flake-missing", false,
+	{"getting status of '", "No such file", BLIX_E_IMAGE, "flake-missing",
          "a flake on this machine is named by its absolute path"},
-	{"path '", "does not exist", BLIX_E_IMAGE, "flake-missing", false,
+	{"path '", "does not exist", BLIX_E_IMAGE, "flake-missing",
          "a flake on this machine is named by its absolute path"},
 };
 /* Not Nix but the command around it failed. */
-static const struct text_rule no_error = {
-	"", NULL, BLIX_E_IMAGE, "command-failed", true, "see the node's log"};
-static const struct text_rule otherwise = {
-	"", NULL, BLIX_E_IMAGE, "flake-eval-failed", false, "try: nix flake check on the flake"};
+static const struct text_rule no_error = {"", NULL, BLIX_E_IMAGE, "command-failed",
+                                          "see the node's log"};
+static const struct text_rule otherwise = {"", NULL, BLIX_E_IMAGE, "flake-eval-failed",
+                                           "try: nix flake check on the flake"};
 
 /* Colours and other terminal sequences, and control characters, leave the text. */
 static char *strip(const char *text)
@@ -164,6 +164,13 @@ static const struct text_rule *find_rule(const char *text)
 	return strncmp(text, "error:", 6) == 0 ? &otherwise : &no_error;
 }
 
+/* May the same call succeed later? Space, memory and networks come back; an image is as it is. */
+static bool may_pass(const struct text_rule *rule)
+{
+	return rule->code != BLIX_E_IMAGE || rule == &no_error ||
+	       strcmp(rule->reason, "fetch-failed") == 0;
+}
+
 bool nix_error_explain(const char *text, struct blix_error *err)
 {
 	cleanup(freep) char *clean = strip(text);
@@ -186,5 +193,5 @@ bool nix_error_explain(const char *text, struct blix_error *err)
 		                last_bytes(error, LIMIT_MESSAGE - head - 1));
 	blix_reason(err, rule->reason);
 	blix_hint(err, "%s", rule->hint);
-	return rule->retry;
+	return may_pass(rule);
 }

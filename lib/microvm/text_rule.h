@@ -13,7 +13,6 @@ struct text_rule {
 	const char *also; /* NULL or words that must stand there too */
 	enum blix_code code;
 	const char *reason;
-	bool retry; /* the same call may succeed later */
 	const char *hint;
 };
 
