@@ -186,6 +186,8 @@ static void seen_set(struct executor_vm *vm, const struct executor_seen *seen)
 	if (seen->process == PROCESS_NONE) {
 		vm->stop = STOP_NONE;
 		vm->secrets_given = false;
+	} else {
+		vm->down_late = false; /* another run, another end */
 	}
 }
 

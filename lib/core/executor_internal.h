@@ -37,6 +37,7 @@ struct executor_vm {
 	unsigned tries;
 	uint64_t wait_ms;    /* no action before */
 	unsigned down_tries; /* of a TEARDOWN */
+	bool down_late;      /* it failed too often to be waited for: made when nothing else is */
 	uint64_t down_wait_ms;
 	bool resting;      /* wait_ms is the pause after a crash */
 	bool alive;        /* it ran in this epoch, and how that ended was not yet told */

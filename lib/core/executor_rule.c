@@ -10,6 +10,8 @@
 
 #include <assert.h>
 
+#define DOWN_LATE_SHIFT 6 /* of retry_ms: about a minute */
+
 static bool is_build(enum executor_action_kind kind)
 {
 	return kind == EXECUTOR_RESOLVE || kind == EXECUTOR_CREATE || kind == EXECUTOR_UPDATE;
@@ -258,11 +260,20 @@ static void decide(struct turn *t, struct executor_vm *vm)
 		update_decide(t, vm);
 }
 
-/* Nothing is told or done about a VM whose process is gone before its taps are, too. */
+/* Nothing is told or done about a VM whose process is gone before its taps are, too, unless that
+ * has failed too often. */
 static bool wants_teardown(const struct executor_vm *vm)
 {
 	return vm->seen.setup && vm->seen.process == PROCESS_NONE &&
 	       vm->seen.directory == DIRECTORY_OURS;
+}
+
+static void take_down(struct turn *t, struct executor_vm *vm)
+{
+	if (t->now_ms < vm->down_wait_ms)
+		turn_wake_at(t, vm, vm->down_wait_ms);
+	else
+		turn_act(t, vm, EXECUTOR_TEARDOWN, STOP_NONE);
 }
 
 static void queue_keep(struct turn *t, struct executor_vm *vm)
@@ -283,16 +294,17 @@ void rule_decide(struct turn *t, struct executor_vm *vm)
 		cancel_unwanted(t, vm);
 	else if (!t->e->looked || !vm->wanted || vm->ended)
 		; /* nothing may be done now */
-	else if (wants_teardown(vm) && t->now_ms < vm->down_wait_ms)
-		turn_wake_at(t, vm, vm->down_wait_ms);
-	else if (wants_teardown(vm))
-		turn_act(t, vm, EXECUTOR_TEARDOWN, STOP_NONE);
+	else if (wants_teardown(vm) && !vm->down_late)
+		take_down(t, vm);
 	else if (t->now_ms < vm->wait_ms) {
 		turn_wake_at(t, vm, vm->wait_ms);
 		update_decide(t, vm);
 	} else {
 		decide(t, vm);
 	}
+	if (vm->down_late && wants_teardown(vm) && vm->wanted && !vm->ended && !vm->unsettled &&
+	    vm->acting == EXECUTOR_IDLE && vm->build == EXECUTOR_IDLE)
+		take_down(t, vm);
 	queue_keep(t, vm);
 }
 
@@ -385,19 +397,26 @@ static void done_delete(struct turn *t, struct executor_vm *vm, const struct exe
 	vm->wait_ms = t->now_ms + ((uint64_t)t->e->retry_ms << vm->tries);
 }
 
-/* What cannot be taken down is left, after some tries: a VM must not hang on it for ever. The next
- * look finds it again. */
+/* A VM must not hang for ever on what cannot be taken down: after some tries its end is told, and
+ * what is left is tried again now and then, while nothing else is to be done. */
 static void done_teardown(struct turn *t, struct executor_vm *vm,
                           const struct executor_event *event)
 {
 	vm->down_wait_ms = 0;
-	if (event->code != BLIX_OK && (event->host || ++vm->down_tries < EXECUTOR_TRIES)) {
-		vm->down_wait_ms = t->now_ms +
-		                   ((uint64_t)t->e->retry_ms << (event->host ? 2 : vm->down_tries));
+	if (event->code == BLIX_OK) {
+		vm->down_tries = 0;
+		vm->down_late = false;
+		vm->seen.setup = false;
 		return;
 	}
-	vm->down_tries = 0;
-	vm->seen.setup = false;
+	if (event->host) { /* nothing was tried */
+		vm->down_wait_ms = t->now_ms + ((uint64_t)t->e->retry_ms << 2);
+		return;
+	}
+	vm->down_tries = (vm->down_tries + 1) % EXECUTOR_TRIES;
+	vm->down_late = vm->down_late || vm->down_tries == 0;
+	vm->down_wait_ms = t->now_ms + ((uint64_t)t->e->retry_ms
+	                                << (vm->down_late ? DOWN_LATE_SHIFT : vm->down_tries));
 }
 
 void rule_done(struct turn *t, struct executor_vm *vm, const struct executor_event *event)

@@ -124,6 +124,54 @@ static void each_unknown(struct doctor *d, const char *dir,
 		(void)closedir(stream);
 }
 
+/* "tap-up, virtiofsd-run": the marks of what stands around a run. */
+static char *marks_in(const char *dir)
+{
+	DIR *stream = opendir(dir);
+	const struct dirent *entry;
+	char *names = xstrdup("");
+
+	while (stream != NULL && (entry = readdir(stream)) != NULL) {
+		char *more;
+
+		if (entry->d_name[0] == '.')
+			continue;
+		more = xasprintf("%s%s%s", names, names[0] != '\0' ? ", " : "", entry->d_name);
+		free(names);
+		names = more;
+	}
+	if (stream != NULL)
+		(void)closedir(stream);
+	return names;
+}
+
+/* The end of a VM is told also when a step down has failed three times. */
+static void stuck_setups(struct doctor *d)
+{
+	const cJSON *items = cJSON_GetObjectItemCaseSensitive(d->vms, "items"), *item;
+
+	cJSON_ArrayForEach (item, items) {
+		const cJSON *metadata = cJSON_GetObjectItemCaseSensitive(item, "metadata");
+		const cJSON *status = cJSON_GetObjectItemCaseSensitive(item, "status");
+		cleanup(freep) char *dir = NULL;
+		cleanup(freep) char *names = NULL;
+		const char *name = NULL, *phase = NULL;
+
+		if (!cJSON_IsObject(metadata) || !cJSON_IsObject(status) ||
+		    json_get_string(metadata, "name", &name, NULL) < 0 || name == NULL ||
+		    json_get_string(status, "phase", &phase, NULL) < 0 || phase == NULL ||
+		    (strcmp(phase, "Stopped") != 0 && strcmp(phase, "Failed") != 0))
+			continue;
+		dir = xasprintf("%s/vms/%s/setup", d->config->run_dir, name);
+		names = marks_in(dir);
+		if (names[0] != '\0')
+			doctor_add(d, FINDING_WARN, "journalctl -u blixd -g vm.teardown.failed",
+			           "%s: what was set up for its run cannot be taken down (%s); it "
+			           "is tried again each minute",
+			           name, names);
+	}
+}
+
 static void leftover(struct doctor *d, const char *what, const char *path)
 {
 	cleanup(freep) char *fix = xasprintf("rm -r %s", path);
@@ -198,14 +246,13 @@ static bool is_litter(const struct doctor *d, const char *target)
 	return false;
 }
 
-static void gc_roots(struct doctor *d)
+static void gc_roots(struct doctor *d, const char *dir)
 {
-	DIR *stream = opendir(d->config->gcroots_dir);
+	DIR *stream = opendir(dir);
 	const struct dirent *entry;
 
 	while (stream != NULL && (entry = readdir(stream)) != NULL) {
-		cleanup(freep) char *path =
-			xasprintf("%s/%s", d->config->gcroots_dir, entry->d_name);
+		cleanup(freep) char *path = xasprintf("%s/%s", dir, entry->d_name);
 		char target[PATH_MAX];
 
 		if (file_read_link(path, target, sizeof(target), NULL) == 0 && is_litter(d, target))
@@ -355,6 +402,7 @@ void doctor_leftovers(struct doctor *d)
 {
 	cleanup(freep) char *own = xasprintf("%s/vms", d->config->state_dir);
 	cleanup(freep) char *runs = xasprintf("%s/vms", d->config->run_dir);
+	cleanup(freep) char *autos = xasprintf("%s/../auto", d->config->gcroots_dir);
 	size_t before = d->n;
 
 	if (d->vms == NULL) {
@@ -366,7 +414,9 @@ void doctor_leftovers(struct doctor *d)
 	each_unknown(d, runs, own_directory);
 	each_unknown(d, d->config->microvms_dir, vm_directory);
 	secrets(d);
-	gc_roots(d);
+	gc_roots(d, d->config->gcroots_dir);
+	gc_roots(d, autos); /* what `nix build -o` registers */
+	stuck_setups(d);
 	groups(d);
 	shims(d);
 	if (d->n == before)

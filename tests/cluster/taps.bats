@@ -239,3 +239,37 @@ nothing_is_left() {
 	nothing_is_left
 	server_stop 1
 }
+
+teardown_fails() { grep -c 'event=vm.teardown.failed' "$T/n1/log"; }
+failed_more_than() { [ "$(teardown_fails)" -gt "$1" ]; }
+is_stopped() { [ "$(on 1 vm show web -o json | jq -r .status.phase)" = Stopped ]; }
+tap_is_gone() { ! tap_is_there; }
+has_no_setup() { [ ! -e "$T/n1/run/vms/web/setup" ]; }
+doctor_says() { blix --endpoint "unix:$T/n1/sock" doctor | grep -F 'web: what was set up for its run'; }
+
+@test "a tap that cannot be taken down holds no stop up, and is not forgotten: it goes when it can" {
+	cluster_up 1 '.retryMs = 20'
+	on 1 vm create web --flake "$BASE#demo"
+	program tap-down <<-'END'
+		#!/bin/sh
+		echo 'the link is busy' >&2
+		exit 1
+	END
+	on 1 vm stop web
+	tap_is_there
+	until_true failed_more_than 4 # three of them before the stop was told
+	is_stopped
+	[[ $(doctor_says) == *tap-up* ]]
+	program tap-down <<-'END'
+		#!/bin/sh
+		exec ip link delete blixtap
+	END
+	until_true tap_is_gone
+	until_true has_no_setup
+	is_stopped
+	run doctor_says
+	[ "$status" != 0 ]
+	on 1 vm start web
+	tap_is_there
+	on 1 vm delete web
+}

@@ -508,7 +508,7 @@ static void runner_exits(void **state)
 	desk_done(&d);
 }
 
-/* What was set up for a run goes before its end is told; what cannot go is left in the end. */
+/* What was set up for a run goes before its end is told; what cannot go is tried again later. */
 static void taken_down_first(void **state)
 {
 	struct desk d;
@@ -537,6 +537,18 @@ static void taken_down_first(void **state)
 			done(&d, BLIX_OK, NULL, false);
 		}
 		expect_report(&d, 0, VM_REPORT_EXITED);
+		answered(&d, BLIX_OK);
+		desire(&d, VM_STOPPED);
+		applied(&d);
+		for (unsigned i = 0; left && i < 5; i++) { /* it is not forgotten */
+			expect_n(&d, 0);
+			tick(&d);
+			expect(&d, 0, EXECUTOR_TEARDOWN);
+			d.seen.setup = i < 4;
+			done(&d, i < 4 ? BLIX_E_START : BLIX_OK, "teardown-failed", false);
+		}
+		expect_n(&d, 0);
+		assert_int_equal(d.at_ms, 0);
 		desk_done(&d);
 	}
 	/* A node that can do nothing is waited for, however often. */
