@@ -89,6 +89,22 @@ void get_resolved(struct codec *in, struct vm_resolved *resolved)
 	resolved->n_devices = get_u32(in);
 }
 
+static void put_before(struct buf *out, const struct vm_before *before)
+{
+	put_u8(out, before->set);
+	put_u32(out, before->cpus);
+	put_u64(out, before->memory_bytes);
+	put_resolved(out, &before->resolved);
+}
+
+static void get_before(struct codec *in, struct vm_before *before)
+{
+	before->set = get_bool(in);
+	before->cpus = get_u32(in);
+	before->memory_bytes = get_u64(in);
+	get_resolved(in, &before->resolved);
+}
+
 static void put_update(struct buf *out, const struct vm_update *update)
 {
 	put_u32(out, update->step);
@@ -300,6 +316,7 @@ void put_vm(struct buf *out, const struct vm *vm)
 	put_status(out, vm);
 	put_generations(out, vm);
 	put_update(out, &vm->update);
+	put_before(out, &vm->before);
 	put_ids(out, vm->holders, vm->n_holders);
 	put_ids(out, vm->rejected, vm->n_rejected);
 }
@@ -324,6 +341,7 @@ struct vm *get_vm(struct codec *in)
 	get_status(in, vm);
 	get_generations(in, vm);
 	get_update(in, &vm->update);
+	get_before(in, &vm->before);
 	vm->n_holders = get_ids(in, vm->holders);
 	vm->n_rejected = get_ids(in, vm->rejected);
 	return vm;

@@ -73,13 +73,55 @@ void generation_first(struct state *s, struct vm *vm, const struct command *c)
 	want(vm, add(s, vm, c, vm->spec.flake, vm->spec.attr, vm->update.by));
 }
 
+/* The same lock, rendered anew: the resources may be others. Says whether the runner is. */
+static bool render(struct generation *g, const struct vm_resolved *resolved)
+{
+	bool changed = strcmp(g->resolved.out_path, resolved->out_path) != 0;
+	uint64_t lock = g->resolved.lock;
+
+	vm_resolved_done(&g->resolved);
+	vm_resolved_copy(&g->resolved, resolved);
+	g->resolved.lock = lock;
+	return changed;
+}
+
+static void before_set(struct vm *vm, bool set, const struct vm_spec *spec)
+{
+	const struct vm_resolved none = {0};
+
+	vm_resolved_done(&vm->before.resolved);
+	vm->before = (struct vm_before){.set = set,
+	                                .cpus = set ? spec->cpus : 0,
+	                                .memory_bytes = set ? spec->memory_bytes : 0};
+	vm_resolved_copy(&vm->before.resolved, set ? &vm->resolved : &none);
+}
+
+/* Resources that cannot be had are not left in the spec: the next build would fail on them. */
+static bool undo_set(struct vm *vm)
+{
+	struct generation *g = find(vm, vm->generation);
+
+	if (!vm->before.set || g == NULL)
+		return false;
+	vm->spec.cpus = vm->before.cpus;
+	vm->spec.memory_bytes = vm->before.memory_bytes;
+	vm->version++;
+	(void)render(g, &vm->before.resolved);
+	want(vm, g->number);
+	return true;
+}
+
 static void finish(struct state *s, struct vm *vm, enum vm_update_outcome outcome,
                    enum blix_code code, const char *reason, const char *message)
 {
 	cleanup(freep) char *why = xstrdup(reason);
-	cleanup(freep) char *words = xstrdup(message); /* they may be the update's own */
+	bool undone = outcome == UPDATE_FAILED && undo_set(vm);
+	/* they may be the update's own */
+	cleanup(freep) char *words =
+		xasprintf("%s%s", undone ? "the edit was undone: " : "", message);
 	char text[200];
 
+	before_set(vm, false, NULL);
 	vm->update.step = UPDATE_IDLE;
 	vm->update.outcome = outcome;
 	vm->update.deadline_ms = 0;
@@ -105,6 +147,7 @@ static void begin(struct state *s, struct vm *vm, const struct command *c, uint6
 	const struct generation *g = generation_find(vm, target);
 	struct vm_update *update = &vm->update;
 
+	before_set(vm, false, NULL);
 	vm_update_done(update);
 	vm_update_init(update);
 	update->step = UPDATE_RESOLVE;
@@ -125,7 +168,7 @@ static void begin(struct state *s, struct vm *vm, const struct command *c, uint6
 	vm->resolver = 0;
 }
 
-void update_render(struct state *s, struct vm *vm, char *by)
+void update_render(struct state *s, struct vm *vm, const struct vm_spec *before, char *by)
 {
 	const struct command c = {.kind = COMMAND_VM_UPDATE,
 	                          .principal = by,
@@ -133,6 +176,7 @@ void update_render(struct state *s, struct vm *vm, char *by)
 
 	assert(generation_find(vm, vm->generation) != NULL);
 	begin(s, vm, &c, vm->generation);
+	before_set(vm, true, before);
 }
 
 /* The generation that a rollback goes to; 0 for an update. Refuses what is not there. */
@@ -210,18 +254,6 @@ static bool admitted(const struct state *s, const struct vm *vm, const struct vm
 	       (bytes <= held.bytes || node->committed_bytes + bytes <= node_usable_bytes(node)) &&
 	       (resolved->cpus <= held.cpus ||
 	        node->committed_cpus + resolved->cpus <= node_usable_cpus(node));
-}
-
-/* The same lock, rendered anew: the resources may be others. Says whether the runner is. */
-static bool render(struct generation *g, const struct vm_resolved *resolved)
-{
-	bool changed = strcmp(g->resolved.out_path, resolved->out_path) != 0;
-	uint64_t lock = g->resolved.lock;
-
-	vm_resolved_done(&g->resolved);
-	vm_resolved_copy(&g->resolved, resolved);
-	g->resolved.lock = lock;
-	return changed;
 }
 
 /* The generation that was found: a kept one, the wanted one when its lock is the same, else a new

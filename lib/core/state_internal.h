@@ -56,7 +56,7 @@ void update_reported(struct state *s, struct vm *vm, const struct vm_report *rep
 void update_stop_asked(struct state *s, struct vm *vm);
 
 /* The wanted system by the same lock, with the resources of today; booted at the next restart. */
-void update_render(struct state *s, struct vm *vm, char *by);
+void update_render(struct state *s, struct vm *vm, const struct vm_spec *before, char *by);
 
 /* state_set.c */
 void apply_set(struct state *s, const struct command *c, struct command_result *r);

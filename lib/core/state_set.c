@@ -2,7 +2,8 @@
  *
  * Labels and the restart policy count at once. Other CPUs and memory are admitted again, at once or
  * not at all, and rendered by the same lock (state_generation.c): the VM goes on with what it has
- * and is Stale until its next restart. It fails by a refusal, and nothing has changed then.
+ * and is Stale until its next restart. It fails by a refusal, and nothing has changed then; what
+ * cannot be evaluated or built is undone.
  */
 #include "core/state_internal.h"
 
@@ -51,17 +52,19 @@ static void set(struct state *s, const struct vm *found, struct vm_spec *spec,
 {
 	bool resources =
 		spec->cpus != found->spec.cpus || spec->memory_bytes != found->spec.memory_bytes;
+	struct vm_spec before;
 	struct vm *vm;
 
 	s->revision++;
 	vm = state_edit(s, found);
 	vm->version++;
-	vm_spec_done(&vm->spec);
+	before = vm->spec;
 	vm_spec_copy(&vm->spec, spec);
 	if (resources && vm->resolved_set) {
 		begin_operation(s, vm, "set");
-		update_render(s, vm, c->principal);
+		update_render(s, vm, &before, c->principal);
 	}
+	vm_spec_done(&before);
 	state_edited(s, vm);
 	vm_event(s, vm, "vm-set", c->principal);
 }

@@ -247,6 +247,7 @@ struct vm *vm_new(void)
 	vm->exit_code = -1;
 	vm_spec_init(&vm->spec);
 	vm_resolved_copy(&vm->resolved, &(const struct vm_resolved){0});
+	vm_resolved_copy(&vm->before.resolved, &(const struct vm_resolved){0});
 	vm_update_init(&vm->update);
 	vm->reason = xstrdup("");
 	vm->message = xstrdup("");
@@ -267,6 +268,7 @@ void vm_unref(struct vm *vm)
 		return;
 	vm_spec_done(&vm->spec);
 	vm_resolved_done(&vm->resolved);
+	vm_resolved_done(&vm->before.resolved);
 	generations_done(vm);
 	vm_update_done(&vm->update);
 	free(vm->reason);
@@ -287,6 +289,7 @@ struct vm *vm_own(struct vm **slot)
 	copy->refs = 1;
 	vm_spec_copy(&copy->spec, &old->spec);
 	vm_resolved_copy(&copy->resolved, &old->resolved);
+	vm_resolved_copy(&copy->before.resolved, &old->before.resolved);
 	copy->generations = NULL;
 	copy->n_generations = 0;
 	generations_copy(copy, old);

@@ -108,6 +108,15 @@ struct vm_held {
 	uint64_t bytes; /* with the hypervisor's own */
 };
 
+/* What an edit of the resources began with, until it is rendered and built: it is put back when
+ * that fails. */
+struct vm_before {
+	bool set;
+	uint32_t cpus;
+	uint64_t memory_bytes;
+	struct vm_resolved resolved;
+};
+
 #define VM_HOLDERS_MAX    8
 #define VM_CRASHES_LOOP   3     /* ends in a row that are a crash loop */
 #define VM_BACKOFF_MS_MAX 60000 /* the longest pause before a start */
@@ -136,6 +145,7 @@ struct vm {
 	uint64_t generation; /* wanted; 0: none was locked yet */
 	uint64_t generation_current, generation_booted, generation_last;
 	struct vm_update update;
+	struct vm_before before;
 	uint64_t adopt; /* the node where its directory was before it; 0: it was made by blix */
 	bool ready;
 	bool secrets_given;  /* the agent of this run has them */

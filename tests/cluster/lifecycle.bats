@@ -230,6 +230,21 @@ steps() { field "$1" '.status.operation | [.verb, .steps[].name] | join(" ")'; }
 	on 1 vm delete web
 }
 
+@test "set: resources that the flake does not take are undone, and the VM builds as before" {
+	cluster_up 1
+	on 1 vm create web --flake 'path:/nix/store/x-fewcpus-source?narHash=sha256-fake#demo' --cpus 2
+	run --separate-stderr on 1 vm set web --cpus 3
+	[ "$status" = 8 ]
+	[[ $stderr == *'the edit was undone'*'so many CPUs'* ]]
+	[ "$(field web '[.spec.cpus, .status.resolved.cpus, .status.phase] | @csv')" = '2,2,"Running"' ]
+	[ "$(field web .status.stale)" != true ]
+	[ "$(on 1 node show n1 -o json | jq '.status.committed.cpus')" = 2 ]
+	rm "$T/n1/microvms/web/current" # so that it has to be built again
+	on 1 vm restart web --force
+	field_is web .status.phase Running
+	on 1 vm delete web
+}
+
 unknown() { field_is web .status.phase Unknown; }
 is_phase() { field_is web .status.phase "$1"; }
 

@@ -1,7 +1,8 @@
 /* A `nix` that evaluates nothing: it knows --version, `flake metadata --json` and `eval --json` of
  * a wrapper flake, whose spec.json it answers from. The base's URL chooses a failure: one that
- * holds "missing", "evalfail", "noattr" or "offline" fails as Nix does; "volume" gives the VM a
- * disk, "inputs" the base an input of its own. */
+ * holds "missing", "evalfail", "noattr" or "offline" fails as Nix does, one with "fewcpus" when it
+ * is asked for more than two; "volume" gives the VM a disk, "inputs" the base an input of its own.
+ */
 #include "fake.h"
 
 static int die(const char *text)
@@ -70,6 +71,8 @@ static int evaluate(const char *ref)
 	url = strstr(flake, "url = ");
 	if (url != NULL && strstr(url, "evalfail") != NULL)
 		return die("this guest is not for you");
+	if (url != NULL && strstr(url, "fewcpus") != NULL && number(spec, "\"vcpu\":", 1) > 2)
+		return die("this guest has no use for so many CPUs");
 	if (url != NULL && strstr(url, "noattr") != NULL)
 		return die("attribute 'demo' missing\n\n  7|  system = base.nixosConfigurations");
 	if (write_lock(dir, url != NULL && strstr(url, "inputs") != NULL) != 0)

@@ -300,6 +300,56 @@ static void other_resources(void **state)
 	state_free(s);
 }
 
+/* What cannot be rendered or built is not left in the spec. */
+static void a_bad_set_is_undone(void **state)
+{
+	struct state *s = with_web("");
+
+	(void)state;
+	for (unsigned built = 0; built < 2; built++) {
+		uint64_t version = web(s)->version;
+
+		assert_int_equal(set_memory(s, 3).code, BLIX_OK);
+		assert_int_equal(web(s)->spec.memory_bytes, 3 * GIB);
+		assert_int_equal(resolve(s).code, BLIX_OK);
+		if (built == 0) {
+			struct command c;
+
+			command_init(&c, COMMAND_VM_RESOLVED);
+			c.vm_resolved.uid = web(s)->uid;
+			c.vm_resolved.node = 1;
+			c.vm_resolved.code = BLIX_E_IMAGE;
+			xreplace(&c.vm_resolved.message, "the evaluation failed");
+			assert_int_equal(run(s, &c).code, BLIX_OK);
+			assert_non_null(strstr(web(s)->update.message, "undone: the evaluation"));
+		} else {
+			assert_int_equal(resolved(s, 1, 3).code, BLIX_OK);
+			assert_string_equal(web(s)->resolved.out_path, "/out-1-3");
+			assert_int_equal(report(s, VM_REPORT_NOT_BUILT, "").code, BLIX_OK);
+		}
+		assert_int_equal(web(s)->update.outcome, UPDATE_FAILED);
+		assert_int_equal(web(s)->spec.memory_bytes, 0);
+		assert_int_equal(web(s)->version, version + 2);
+		assert_string_equal(web(s)->resolved.out_path, "/out-1-1");
+		assert_string_equal(web(s)->generations[0].resolved.out_path, "/out-1-1");
+		assert_int_equal(web(s)->resolved.lock, web(s)->generations[0].resolved.lock);
+		assert_false(vm_is_stale(web(s)));
+		assert_int_equal(web(s)->phase, VM_RUNNING);
+		assert_false(web(s)->before.set);
+	}
+	/* One that was built stays, whatever fails later. */
+	assert_int_equal(set_memory(s, 3).code, BLIX_OK);
+	assert_int_equal(resolve(s).code, BLIX_OK);
+	assert_int_equal(resolved(s, 1, 3).code, BLIX_OK);
+	assert_int_equal(report(s, VM_REPORT_BUILT, "/out-1-3").code, BLIX_OK);
+	assert_int_equal(ask(s, (struct ask){0}).code, BLIX_OK);
+	assert_int_equal(resolve(s).code, BLIX_OK);
+	assert_int_equal(resolved(s, 3, 4).code, BLIX_OK);
+	assert_int_equal(web(s)->update.outcome, UPDATE_FAILED);
+	assert_int_equal(web(s)->spec.memory_bytes, 3 * GIB);
+	state_free(s);
+}
+
 static void a_bad_one_changes_nothing(void **state)
 {
 	struct state *s = with_web("");
@@ -802,6 +852,7 @@ int main(void)
 		cmocka_unit_test(no_news),
 		cmocka_unit_test(without_a_restart),
 		cmocka_unit_test(other_resources),
+		cmocka_unit_test(a_bad_set_is_undone),
 		cmocka_unit_test(a_bad_one_changes_nothing),
 		cmocka_unit_test(the_larger_is_held),
 		cmocka_unit_test(a_rollback),
