@@ -85,15 +85,16 @@ static bool render(struct generation *g, const struct vm_resolved *resolved)
 	return changed;
 }
 
-static void before_set(struct vm *vm, bool set, const struct vm_spec *spec)
+/* spec: as it was; NULL: there is nothing to go back to. */
+static void before_set(struct vm *vm, const struct vm_spec *spec)
 {
 	const struct vm_resolved none = {0};
 
 	vm_resolved_done(&vm->before.resolved);
-	vm->before = (struct vm_before){.set = set,
-	                                .cpus = set ? spec->cpus : 0,
-	                                .memory_bytes = set ? spec->memory_bytes : 0};
-	vm_resolved_copy(&vm->before.resolved, set ? &vm->resolved : &none);
+	vm->before = (struct vm_before){.set = spec != NULL,
+	                                .cpus = spec != NULL ? spec->cpus : 0,
+	                                .memory_bytes = spec != NULL ? spec->memory_bytes : 0};
+	vm_resolved_copy(&vm->before.resolved, spec != NULL ? &vm->resolved : &none);
 }
 
 /* Resources that cannot be had are not left in the spec: the next build would fail on them. */
@@ -121,7 +122,7 @@ static void finish(struct state *s, struct vm *vm, enum vm_update_outcome outcom
 		xasprintf("%s%s", undone ? "the edit was undone: " : "", message);
 	char text[200];
 
-	before_set(vm, false, NULL);
+	before_set(vm, NULL);
 	vm->update.step = UPDATE_IDLE;
 	vm->update.outcome = outcome;
 	vm->update.deadline_ms = 0;
@@ -147,7 +148,7 @@ static void begin(struct state *s, struct vm *vm, const struct command *c, uint6
 	const struct generation *g = generation_find(vm, target);
 	struct vm_update *update = &vm->update;
 
-	before_set(vm, false, NULL);
+	before_set(vm, NULL);
 	vm_update_done(update);
 	vm_update_init(update);
 	update->step = UPDATE_RESOLVE;
@@ -176,7 +177,7 @@ void update_render(struct state *s, struct vm *vm, const struct vm_spec *before,
 
 	assert(generation_find(vm, vm->generation) != NULL);
 	begin(s, vm, &c, vm->generation);
-	before_set(vm, true, before);
+	before_set(vm, before);
 }
 
 /* The generation that a rollback goes to; 0 for an update. Refuses what is not there. */
