@@ -131,11 +131,14 @@ GUEST=${BASE/-source/-gen2-source}
 real_guest() { # [deaf]
 	local staged=$ROOT/build/debug/tests/debian
 	[ -e "$staged/.blix-example" ] || "$ROOT/examples/debian/stage" "$staged" >&2
+	cat "$staged/initrd" "$staged/agent" >"$staged/initrd-agent"
+	local port='-device virtio-serial-device -chardev socket,id=blix-agent,path=blix.agent,server=on,wait=off -device virtserialport,chardev=blix-agent,name=blix.agent.0'
+	[ -z "${1-}" ] || port=''
 	in_box rm -rf /opt/fake/store-2
 	{
 		printf '%s\n' '#!/bin/bash' host=guest vcpu=1 mem=256 socket=guest.sock balloon= extra_args_script= toy= \
-			"kernel=$staged/vmlinuz" "initrd=$staged/initrd" "words='${1:+ blix.mute=1}'" 'attach() { :; }'
-		sed "${1:+/blix.agent/d}" "$ROOT/examples/debian/microvm-run"
+			"kernel=$staged/vmlinuz" "initrd=$staged/initrd-agent" "words='${1:+ blix.mute=1}'" "more=($port)" 'attach() { :; }'
+		cat "$ROOT/examples/debian/microvm-run"
 	} | write /opt/fake/store-2/bin/microvm-run 0755
 	write /opt/fake/store-2/share/microvm/hypervisor 0644 <<<qemu
 }
