@@ -846,7 +846,9 @@ static void unknown_marks(void **state)
 	}
 }
 
-/* Roots are not removed before that is written down. */
+/* Roots are not removed before that is written down. Not where the thread sanitizer's runtime
+ * writes a file as each child starts, which the limit forbids. */
+#ifndef __SANITIZE_THREAD__
 static void roots_wait_for_the_journal(void **state)
 {
 	struct bench *b = *state;
@@ -880,6 +882,7 @@ static void roots_wait_for_the_journal(void **state)
 	assert_false(is_there(b, "gcroots/microvm/web.7"));
 	assert_true(is_there(b, "gcroots/microvm/web.1"));
 }
+#endif
 
 /* Every other step of a VM that runs, and all of one that is gone, is told from what is there. */
 static void steps_that_are_told(void **state)
@@ -937,7 +940,9 @@ int main(void)
 		TEST(an_unknown_step),
 		TEST(steps_that_are_told),
 		TEST(unknown_marks),
+#ifndef __SANITIZE_THREAD__
 		TEST(roots_wait_for_the_journal),
+#endif
 		TEST(a_hundred),
 	};
 
