@@ -253,6 +253,28 @@ void unit_argv_start(enum unit_kind kind, const char *name, struct argv *argv)
 	argv_push(argv, unit);
 }
 
+static void push_end(const char *unit, struct argv *argv)
+{
+	argv_push(argv, "systemctl");
+	argv_push(argv, "stop");
+	argv_push(argv, "--");
+	argv_push(argv, unit);
+}
+
+void unit_argv_end(const char *name, struct argv *argv)
+{
+	cleanup(freep) char *unit = unit_name(UNIT_TRANSIENT, name);
+
+	push_end(unit, argv);
+}
+
+void unit_argv_end_virtiofsd(const char *name, struct argv *argv)
+{
+	cleanup(freep) char *unit = xasprintf("blix-virtiofsd-%s.service", name);
+
+	push_end(unit, argv);
+}
+
 static void begin_run(const struct microvm_host *host, const struct unit_run *run, const char *unit,
                       struct argv *argv)
 {

@@ -69,6 +69,11 @@ struct unit_run {
 	const char *accel;
 	const char *systemctl, *rm; /* absolute paths */
 };
+/* Waits until it has ended, the VM's unit or that of its virtiofsd; systemctl ends with
+ * UNIT_NOT_LOADED when there is none. */
+#define UNIT_NOT_LOADED 5
+void unit_argv_end(const char *name, struct argv *argv);
+void unit_argv_end_virtiofsd(const char *name, struct argv *argv);
 void unit_argv_virtiofsd(const struct microvm_host *host, const struct unit_run *run,
                          struct argv *argv);
 void unit_argv_run(const struct microvm_host *host, const struct unit_run *run, struct argv *argv);

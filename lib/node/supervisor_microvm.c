@@ -140,14 +140,6 @@ void drop_in_remove(const struct job *job)
 	job_did(job, JOURNAL_UNIT);
 }
 
-static void unlink_booted(const struct job *job)
-{
-	cleanup(freep) char *dir = host_dir(job->e, job->vm->name);
-	cleanup(freep) char *booted = xasprintf("%s/booted", dir);
-
-	(void)unlink(booted);
-}
-
 static void announce_drop_in(struct job *job)
 {
 	cleanup(freep) char *text = drop_in_text(job);
@@ -173,7 +165,7 @@ static int clear_run(struct job *job)
 	static const char *const files[] = {"exit.json", "status.json"};
 	cleanup(freep) char *run = host_run_dir(job->e, job->vm->name);
 
-	unlink_booted(job);
+	systemd_unlink_booted(job);
 	for (size_t i = 0; i < array_size(files); i++) {
 		cleanup(freep) char *path = xasprintf("%s/%s", run, files[i]);
 
@@ -246,7 +238,7 @@ static void on_microvm_unit(struct job *job, struct child_result *result)
 static void on_torn_down(struct job *job, struct child_result *result)
 {
 	if (systemd_explain(job, result, "systemctl stop", "teardown-failed"))
-		unlink_booted(job);
+		systemd_unlink_booted(job);
 	job_end(job);
 }
 
@@ -271,7 +263,7 @@ static void on_teardown_unit(struct job *job, struct child_result *result)
 	}
 	job->err.code = BLIX_OK;
 	if (!busy)
-		unlink_booted(job);
+		systemd_unlink_booted(job);
 	job_end(job);
 }
 

@@ -110,6 +110,14 @@ bool systemd_take(struct job *job, struct child_result *result, enum unit_kind k
 	return false;
 }
 
+void systemd_unlink_booted(const struct job *job)
+{
+	cleanup(freep) char *dir = host_dir(job->e, job->vm->name);
+	cleanup(freep) char *booted = xasprintf("%s/booted", dir);
+
+	(void)unlink(booted);
+}
+
 void systemd_ask(struct job *job, enum unit_kind kind,
                  void (*next)(struct job *job, struct child_result *result))
 {

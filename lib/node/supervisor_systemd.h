@@ -23,6 +23,8 @@ bool systemd_take(struct job *job, struct child_result *result, enum unit_kind k
 /* True when it went well; else job->err is filled. */
 bool systemd_explain(struct job *job, const struct child_result *result, const char *what,
                      const char *reason);
+/* The link to what was booted goes last of a run. */
+void systemd_unlink_booted(const struct job *job);
 /* One daemon-reload serves all jobs that ask before it begins. */
 void systemd_reload(struct job *job, void (*reloaded)(struct job *job));
 

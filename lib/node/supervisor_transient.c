@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 #include "microvm/nix_error.h"
 
+#include <string.h>
 #include <unistd.h>
 
 static void on_run(struct job *job, struct child_result *result)
@@ -69,6 +70,28 @@ static void on_virtiofsd(struct job *job, struct child_result *result)
 		status_begin(job);
 }
 
+static bool virtiofsd_ended(struct job *job, const struct child_result *result)
+{
+	return result->exit_code == UNIT_NOT_LOADED ||
+	       systemd_explain(job, result, "systemctl stop of virtiofsd", "teardown-failed");
+}
+
+/* Of the run before, which systemd may be ending yet, or of a start that was cut off. */
+static void on_old_virtiofsd(struct job *job, struct child_result *result)
+{
+	struct argv argv = ARGV_EMPTY;
+	struct unit_run run;
+
+	if (!virtiofsd_ended(job, result)) {
+		status_begin(job);
+		return;
+	}
+	fill_run(job, &run);
+	setup_remove_sockets(job);
+	unit_argv_virtiofsd(&job->e->host, &run, &argv);
+	job_spawn(job, &argv, SYSTEMD_START_MS, on_virtiofsd);
+}
+
 static void on_transient_unit(struct job *job, struct child_result *result)
 {
 	struct argv argv = ARGV_EMPTY;
@@ -83,9 +106,8 @@ static void on_transient_unit(struct job *job, struct child_result *result)
 		run_vm(job);
 		return;
 	}
-	setup_remove_sockets(job);
-	unit_argv_virtiofsd(&job->e->host, &run, &argv);
-	job_spawn(job, &argv, SYSTEMD_START_MS, on_virtiofsd);
+	unit_argv_end_virtiofsd(job->vm->name, &argv);
+	job_spawn(job, &argv, SYSTEMD_START_MS, on_old_virtiofsd);
 }
 
 static void start_transient(struct job *job)
@@ -93,8 +115,54 @@ static void start_transient(struct job *job)
 	systemd_ask(job, UNIT_TRANSIENT, on_transient_unit);
 }
 
+static void on_torn_down(struct job *job, struct child_result *result)
+{
+	if (virtiofsd_ended(job, result))
+		systemd_unlink_booted(job);
+	job_end(job);
+}
+
+static void on_settled(struct job *job, struct child_result *result)
+{
+	(void)result; /* the next look sees what is left */
+	job_end(job);
+}
+
+/* The VM's unit takes down what is around it, and may be about to. Without a unit there may be a
+ * virtiofsd, where a crash came between the two. */
+static void on_teardown_unit(struct job *job, struct child_result *result)
+{
+	struct argv argv = ARGV_EMPTY;
+	struct unit_state state;
+	bool at_rest, ending;
+
+	if (!systemd_read(job, result, &state)) {
+		job_end(job);
+		return;
+	}
+	at_rest = systemd_check(job, UNIT_TRANSIENT, &state);
+	ending = strcmp(state.active, "deactivating") == 0;
+	unit_state_done(&state);
+	job->err.code = BLIX_OK;
+	if (at_rest) {
+		unit_argv_end_virtiofsd(job->vm->name, &argv);
+		job_spawn(job, &argv, SYSTEMD_START_MS, on_torn_down);
+	} else if (ending) {
+		unit_argv_end(job->vm->name, &argv);
+		job_spawn(job, &argv, SYSTEMD_START_MS, on_settled);
+	} else {
+		job_end(job);
+	}
+}
+
+static void teardown_transient(struct job *job)
+{
+	systemd_ask(job, UNIT_TRANSIENT, on_teardown_unit);
+}
+
 const struct supervisor supervisor_transient = {.name = "systemd",
                                                 .fits = systemd_fits,
                                                 .start = start_transient,
                                                 .send_signal = supervisor_signal_process,
+                                                .teardown = teardown_transient,
                                                 .only_asks = true};

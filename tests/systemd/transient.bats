@@ -84,6 +84,22 @@ virtiofsd_is_gone() { [ -z "$(virtiofsd)" ]; }
 	tap_is_gone web
 	until_true virtiofsd_is_gone
 	[ "$(seen web '[.state, .exit.exitCode, has("booted"), has("unit")] | @csv')" = '"stopped",0,false,false' ]
+}
+
+only_virtiofsd() { # as a crash leaves it between the two units
+	in_box ln -s /opt/fake/store /var/lib/microvms/web/booted
+	in_box systemd-run --quiet --collect --unit=blix-virtiofsd-web.service sleep infinity
+}
+nothing_stands() {
+	! in_box systemctl is-active --quiet blix-virtiofsd-web.service && ! in_box [ -L /var/lib/microvms/web/booted ]
+}
+
+@test "transient: what a start left that was cut off before the VM's unit is taken down, and is in no other's way" {
+	only_virtiofsd
+	in_box systemctl kill -s KILL blixd
+	until_true node_is_ready
+	until_true nothing_stands
+	in_box systemd-run --quiet --collect --unit=blix-virtiofsd-web.service sleep infinity
 	in_box blix vm start web --quiet
 	until_true is_running web
 	[ -n "$(virtiofsd)" ]
