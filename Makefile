@@ -157,7 +157,7 @@ bench: ## measure release programs, write build/bench/results.json
 	@BLIX_BUILD=$(abspath build/release) PATH=$(abspath build/release)/bin:$$PATH tests/bench/run
 
 ROUNDS ?= 20
-soak: ## repeat unit and cluster tests ROUNDS times; then 200 kills, every crash point, crashes during recovery and with Debian's kernel; stops at the first failure
+soak: ## repeat unit and cluster tests ROUNDS times; then 200 kills, every crash point, crashes during recovery, real guests; stops at the first failure
 	@for i in $$(seq $(ROUNDS)); do echo "round $$i of $(ROUNDS)"; $(MAKE) --no-print-directory unit cluster || exit 1; done
 	@$(MAKE) --no-print-directory ROUNDS=200 CRASH_TWICE=1 CRASH_BUILD=1 crash
 	@$(BATSENV) bats $(BATSFLAGS) tests/soak
