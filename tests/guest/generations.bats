@@ -9,7 +9,7 @@ load host.bash
 setup_file() {
 	host_stage 3m
 	cp -r "$work/guest" "$work/guest2"
-	sed -i 's/blix.mute=1" else ""/blix.mute=1" else " blix.variant=two"/' "$work/guest2/flake.nix"
+	sed -i 's/hostname=unnamed" else ""/hostname=unnamed" else " blix.variant=two"/' "$work/guest2/flake.nix"
 	grep -q blix.variant=two "$work/guest2/flake.nix"
 	host_start
 }

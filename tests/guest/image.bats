@@ -8,7 +8,8 @@ load host.bash
 
 setup_file() {
 	host_stage 2m
-	sed -i "s/blix.mute=1\" else \"\"/blix.mute=1\" else \" blix.of=${work##*.}\"/" "$work/guest/flake.nix"
+	sed -i "s/hostname=unnamed\" else \"\"/hostname=unnamed\" else \" blix.of=${work##*.}\"/" "$work/guest/flake.nix"
+	grep -q "blix.of=${work##*.}" "$work/guest/flake.nix"
 	rm "$work/guest/vmlinuz" "$work/guest/initrd" # small: this is about the toy
 	touch "$work/guest/vmlinuz" "$work/guest/initrd"
 	host_start
