@@ -19,6 +19,7 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/wait.h>
 
 #define REFUSED 99
@@ -33,6 +34,18 @@ static bool is_wrong(const char *verb, const char *how)
 		return false;
 	text[strcspn(text, "\n")] = '\0';
 	return strncmp(text, verb, n) == 0 && text[n] == ' ' && strcmp(text + n + 1, how) == 0;
+}
+
+/* One start at a time, and nobody asks in the middle of one: systemd does its jobs in turn. */
+static int take_turn(int how)
+{
+	char path[PATH_MAX];
+	int fd;
+
+	(void)snprintf(path, sizeof(path), "%s/.fake/turn", fake_state_dir());
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	(void)flock(fd, how);
+	return fd;
 }
 
 static void unit_path(const char *unit, char *out, size_t n)
@@ -232,11 +245,13 @@ static int keep(const char *name, const char *vm, int told)
 {
 	char path[PATH_MAX], dir[FAKE_DIR], booted[PATH_MAX], line[64];
 	pid_t pid;
-	int unit, status = 0;
+	int unit, status = 0, turn = take_turn(LOCK_EX);
 
 	unit_path(name, path, sizeof(path));
 	(void)snprintf(dir, sizeof(dir), "%s/%s", fake_state_dir(), vm);
 	(void)snprintf(booted, sizeof(booted), "%s/booted", dir);
+	if (unit_read(name).keeper > 0) /* whoever asked first may be dead */
+		return write(told, "", 1) == 1 ? 0 : 1;
 	if (!link_booted(dir, booted) || step(dir, "tap-up") != 0)
 		return 1;
 	(void)fcntl(told, F_SETFD, FD_CLOEXEC);
@@ -246,6 +261,7 @@ static int keep(const char *name, const char *vm, int told)
 	if (write(unit, line, strlen(line)) > 0)
 		(void)!write(told, "", 1);
 	(void)close(told);
+	(void)flock(turn, LOCK_UN);
 	(void)waitpid(pid, &status, 0);
 	(void)kill(-pid, SIGKILL);
 	(void)step(dir, "tap-down");
@@ -278,6 +294,7 @@ static int start(int argc, char **argv)
 			(void)dup2(null, fd); /* else who asked would wait for its end */
 		(void)fcntl(told[1], F_SETFD, 0);
 		(void)unsetenv("BLIX_CHILD_OF"); /* a unit inherits nothing of whoever asked */
+		(void)unsetenv("TMPDIR");
 		(void)execl("/proc/self/exe", "systemd", argv[3], vm, number, (char *)NULL);
 		_exit(1);
 	}
@@ -367,6 +384,7 @@ int main(int argc, char **argv)
 		return keep(argv[1], argv[2], atoi(argv[3]));
 
 	fake_log(argc, argv);
+	(void)close(take_turn(LOCK_SH));
 	for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++) {
 		if (strcmp(verb, verbs[i].verb) != 0)
 			continue;
