@@ -61,17 +61,10 @@ tried() { # WHO OPERATION [FIRST STEP]
 	done
 }
 
-churned() {
+@test "blixd is killed at random times while VMs start and stop: 0 stopped, 0 doubled, 0 lost, 0 left over" {
 	run "$BATS_TEST_DIRNAME/churn"
 	echo "$output"
 	[ "$status" = 0 ]
 	[[ ${lines[-1]} == "churn: ${ROUNDS:-40} kills, "*"0 stopped, 0 doubled, 0 lost, 0 left over" ]]
 	echo "# ${lines[-1]}" >&3
-}
-
-@test "blixd is killed at random times while VMs start and stop: 0 stopped, 0 doubled, 0 lost, 0 left over" { churned; }
-
-@test "the same under systemd, with a foreign unit" {
-	export SUPERVISION=systemd
-	churned
 }
