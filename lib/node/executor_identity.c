@@ -7,8 +7,8 @@
 
 #include "base/alloc.h"
 #include "base/json.h"
-#include "base/sha256.h"
 #include "sys/log.h"
+#include "sys/sha256.h"
 #include "vmm/agent.h"
 
 #include <inttypes.h>

@@ -3,8 +3,8 @@
 
 #include "base/alloc.h"
 #include "base/buf.h"
-#include "base/sha256.h"
 #include "sys/file.h"
+#include "sys/sha256.h"
 
 #define AGENT_MOST (16u << 20)
 

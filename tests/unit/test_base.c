@@ -3,7 +3,7 @@
 #include "base/buf.h"
 #include "base/json.h"
 #include "base/parse.h"
-#include "base/sha256.h"
+#include "sys/sha256.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,6 +1,6 @@
 /* SHA-256 (FIPS 180-4), for what the other end checks by sha256sum(1). */
-#ifndef BLIX_BASE_SHA256_H
-#define BLIX_BASE_SHA256_H
+#ifndef BLIX_SYS_SHA256_H
+#define BLIX_SYS_SHA256_H
 
 #include <stddef.h>
 
