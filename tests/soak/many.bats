@@ -55,7 +55,10 @@ restarted() { # blixd, as after a crash
 		restarted
 		until_true all_are '.status.ready'
 		[ "$(blix vm list -o json | jq '[.items[].status.pid] | sort')" = "$pids" ]
-		for name in $(names); do [ "$(blix vm exec "$name" -- hostname)" = "$name" ]; done
+		for name in $(names); do
+			until_true blix vm exec "$name" -- true # its agent is found anew by the new blixd
+			[ "$(blix vm exec "$name" -- hostname)" = "$name" ]
+		done
 		blix vm stop --all --grace 120s --no-wait --quiet
 		restarted
 		until_true all_are '.status.phase == "Stopped"'
