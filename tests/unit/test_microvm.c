@@ -429,8 +429,8 @@ static void unit_answers(void **state)
 		"LoadState=loaded\nActiveState=active\nSubState=x\nMainPID=-1\n",
 		"LoadState=loaded\nActiveState=active\nSubState=x\nNeedDaemonReload=maybe\n",
 		"LoadState=loaded\nActiveState=active\nSubState=x\nId=web\n",
-		"LoadState=loaded\nActiveState=active\nSubState=x\nInvocationID=1\nInvocationID="
-		"1\n"};
+		("LoadState=loaded\nActiveState=active\nSubState=x\nInvocationID=1\n"
+	         "InvocationID=1\n")};
 	struct unit_state unit;
 	struct blix_error err;
 	bool other;
