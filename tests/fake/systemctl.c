@@ -19,7 +19,6 @@
 
 #include <poll.h>
 #include <signal.h>
-#include <sys/file.h>
 #include <sys/wait.h>
 
 #define REFUSED 99
@@ -37,6 +36,13 @@ static bool is_wrong(const char *verb, const char *how)
 }
 
 /* One start at a time, and nobody asks in the middle of one: systemd does its jobs in turn. */
+static void turn_lock(int fd, int how)
+{
+	struct flock lock = {.l_type = (short)how, .l_whence = SEEK_SET};
+
+	(void)fcntl(fd, F_OFD_SETLKW, &lock);
+}
+
 static int take_turn(int how)
 {
 	char path[PATH_MAX];
@@ -44,7 +50,7 @@ static int take_turn(int how)
 
 	(void)snprintf(path, sizeof(path), "%s/.fake/turn", fake_state_dir());
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	(void)flock(fd, how);
+	turn_lock(fd, how);
 	return fd;
 }
 
@@ -245,7 +251,7 @@ static int keep(const char *name, const char *vm, int told)
 {
 	char path[PATH_MAX], dir[FAKE_DIR], booted[PATH_MAX], line[64];
 	pid_t pid;
-	int unit, status = 0, turn = take_turn(LOCK_EX);
+	int unit, status = 0, turn = take_turn(F_WRLCK);
 
 	unit_path(name, path, sizeof(path));
 	(void)snprintf(dir, sizeof(dir), "%s/%s", fake_state_dir(), vm);
@@ -261,7 +267,7 @@ static int keep(const char *name, const char *vm, int told)
 	if (write(unit, line, strlen(line)) > 0)
 		(void)!write(told, "", 1);
 	(void)close(told);
-	(void)flock(turn, LOCK_UN);
+	turn_lock(turn, F_UNLCK);
 	(void)waitpid(pid, &status, 0);
 	(void)kill(-pid, SIGKILL);
 	(void)step(dir, "tap-down");
@@ -384,7 +390,7 @@ int main(int argc, char **argv)
 		return keep(argv[1], argv[2], atoi(argv[3]));
 
 	fake_log(argc, argv);
-	(void)close(take_turn(LOCK_SH));
+	(void)close(take_turn(F_RDLCK));
 	for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++) {
 		if (strcmp(verb, verbs[i].verb) != 0)
 			continue;
