@@ -61,10 +61,17 @@ tried() { # WHO OPERATION [FIRST STEP]
 	done
 }
 
-@test "blixd is killed at random times while VMs start and stop: 0 stopped, 0 doubled, 0 lost, 0 left over" {
+killed() {
 	run "$BATS_TEST_DIRNAME/churn"
 	echo "$output"
 	[ "$status" = 0 ]
 	[[ ${lines[-1]} == "churn: ${ROUNDS:-40} kills, "*"0 stopped, 0 doubled, 0 lost, 0 left over" ]]
 	echo "# ${lines[-1]}" >&3
+}
+
+@test "blixd is killed at random times while VMs start and stop: 0 stopped, 0 doubled, 0 lost, 0 left over" { killed; }
+
+@test "under systemd, beside a foreign unit: blixd is killed at random times" {
+	export SUPERVISION=systemd
+	killed
 }

@@ -246,18 +246,23 @@ static pid_t run_vm(const char *dir, const char *vm)
 	return pid;
 }
 
-/* Starts it, says so to the one who waits, and stays to its end. */
+/* Starts it, says so to the one who waits, who may be dead by then, and stays to its end. */
 static int keep(const char *name, const char *vm, int told)
 {
 	char path[PATH_MAX], dir[FAKE_DIR], booted[PATH_MAX], line[64];
 	pid_t pid;
 	int unit, status = 0, turn = take_turn(F_WRLCK);
+	struct unit before = unit_read(name);
 
+	(void)signal(SIGPIPE, SIG_IGN); /* as systemd does, for its units as well */
 	unit_path(name, path, sizeof(path));
 	(void)snprintf(dir, sizeof(dir), "%s/%s", fake_state_dir(), vm);
 	(void)snprintf(booted, sizeof(booted), "%s/booted", dir);
-	if (unit_read(name).keeper > 0) /* whoever asked first may be dead */
-		return write(told, "", 1) == 1 ? 0 : 1;
+	for (; before.keeper > 0; before = unit_read(name)) {
+		if (before.pid > 0) /* whoever asked first may be dead */
+			return write(told, "", 1) == 1 ? 0 : 1;
+		(void)poll(NULL, 0, 10); /* it comes down first */
+	}
 	if (!link_booted(dir, booted) || step(dir, "tap-up") != 0)
 		return 1;
 	(void)fcntl(told, F_SETFD, FD_CLOEXEC);
@@ -317,10 +322,11 @@ static int stop(int argc, char **argv)
 		return REFUSED;
 	for (int i = 3; i < argc; i++) {
 		struct unit unit = unit_read(argv[i]);
+		const int keeper = unit.keeper; /* of the next start is another */
 
 		if (unit.pid > 0)
 			(void)kill(unit.pid, SIGTERM);
-		for (int looks = 0; unit.keeper > 0; looks++) {
+		for (int looks = 0; keeper > 0 && unit.keeper == keeper; looks++) {
 			if (looks == 200 && unit.pid > 0)
 				(void)kill(unit.pid, SIGKILL);
 			(void)poll(NULL, 0, 10);
