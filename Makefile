@@ -10,7 +10,7 @@ endif
 B       := build/$(MODE)
 JOBS    ?= $(shell nproc)
 
-PKGS    := raft libuv libcjson libmicrohttpd libcurl libxxhash smartcols libsodium
+PKGS    := raft libuv libcjson libmicrohttpd libcurl libxxhash smartcols libsodium gnutls
 ifneq ($(filter-out help clean format,$(or $(MAKECMDGOALS),all)),)
 ifneq ($(shell pkg-config --atleast-version=0.22.1 raft && echo ok),ok)
 $(error libraft >= 0.22.1 is needed (found: $(or $(shell pkg-config --modversion raft 2>/dev/null),none)): run scripts/install-deps; on Debian 12 it installs libraft-dev from bookworm-backports)

@@ -42,6 +42,7 @@ stdenv.mkDerivation {
     })
     xxHash
     libsodium
+    gnutls
     util-linux # libsmartcols
     uthash
     # blix-agent is static

@@ -53,6 +53,7 @@
 #define LIMIT_CONSOLE      (8u << 20)   /* bytes of console log kept per VM, in two halves */
 #define LIMIT_FILE         (1u << 20)   /* a configuration, lock or state file read whole */
 #define LIMIT_JOURNAL      (128u << 20) /* every VM in the middle of an action of eight steps */
+#define LIMIT_PEM          (16u << 10)  /* a certificate, request or key; of P-256 under 2 KiB */
 #define LIMIT_QMP          (1u << 20)   /* an answer of a hypervisor; QEMU's are under 200 KiB */
 
 /* Frames between client, daemon and guest. */

@@ -1,0 +1,49 @@
+/* What the files of this folder share: GnuTLS objects that end with their scope, and the judgement
+ * of a certificate that is parsed already.
+ *
+ * authority.c  the CA, requests, certificates, their files
+ * identity.c   who a certificate says somebody is, and whether that holds
+ */
+#ifndef BLIX_TLS_INTERNAL_H
+#define BLIX_TLS_INTERNAL_H
+
+#include "base/alloc.h"
+#include "tls/authority.h"
+
+#include <gnutls/abstract.h>
+#include <gnutls/gnutls.h>
+#include <gnutls/x509.h>
+
+#define ORGANIZATION_CA "blix:ca"
+
+static inline void crt_done(gnutls_x509_crt_t *crt)
+{
+	if (*crt != NULL)
+		gnutls_x509_crt_deinit(*crt);
+}
+
+static inline void key_done(gnutls_x509_privkey_t *key)
+{
+	if (*key != NULL)
+		gnutls_x509_privkey_deinit(*key);
+}
+
+/* -code with "what: what GnuTLS says". */
+int tls_fail(struct blix_error *err, enum blix_code code, int gnutls, const char *what);
+
+/* *ret is the caller's; -BLIX_E_INVALID when the text is none. `what` names it. */
+int tls_crt_read(const struct buf *pem, const char *what, gnutls_x509_crt_t *ret,
+                 struct blix_error *err);
+int tls_key_read(const struct buf *pem, const char *what, gnutls_x509_privkey_t *ret,
+                 struct blix_error *err);
+/* -BLIX_E_INVALID: not the certificate of a CA of ours. */
+int tls_ca_cluster(gnutls_x509_crt_t ca, char ret[TLS_CLUSTER], struct blix_error *err);
+int tls_crt_hash(gnutls_x509_crt_t crt, char ret[TLS_HASH], struct blix_error *err);
+/* authority_check() of parsed certificates. */
+int tls_judge(gnutls_x509_crt_t ca, gnutls_x509_crt_t cert, uint64_t now_ms,
+              struct tls_identity *ret, struct blix_error *err);
+
+/* "blix:server" and so on. */
+const char *tls_kind_organization(enum tls_kind kind);
+
+#endif
