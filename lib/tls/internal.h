@@ -1,18 +1,21 @@
 /* What the files of this folder share: GnuTLS objects that end with their scope, and the judgement
  * of a certificate that is parsed already.
  *
- * authority.c  the CA, requests, certificates, their files
- * identity.c   who a certificate says somebody is, and whether that holds
+ * authority.c    the CA, requests, certificates, their files
+ * identity.c     who a certificate says somebody is, and whether that holds
+ * credentials.c  what a node shows to others and checks others by
  */
 #ifndef BLIX_TLS_INTERNAL_H
 #define BLIX_TLS_INTERNAL_H
 
 #include "base/alloc.h"
 #include "tls/authority.h"
+#include "tls/credentials.h"
 
 #include <gnutls/abstract.h>
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
+#include <sys/queue.h>
 
 #define ORGANIZATION_CA "blix:ca"
 
@@ -45,5 +48,29 @@ int tls_judge(gnutls_x509_crt_t ca, gnutls_x509_crt_t cert, uint64_t now_ms,
 
 /* "blix:server" and so on. */
 const char *tls_kind_organization(enum tls_kind kind);
+
+/* One certificate with its key and CA, in the forms that GnuTLS takes. */
+struct tls_set {
+	TAILQ_ENTRY(tls_set) entry;
+	unsigned n_holders;
+	gnutls_certificate_credentials_t gnutls;
+	gnutls_x509_crt_t ca;
+	gnutls_pcert_st shown[2]; /* own, CA */
+	unsigned n_shown;
+	gnutls_privkey_t key;
+	struct tls_identity own;
+	uint64_t replaced_ms;
+};
+TAILQ_HEAD(tls_sets, tls_set);
+
+/* The set of now, until tls_set_drop(), which accepts NULL. */
+struct tls_set *tls_set_hold(const struct tls_credentials *c);
+void tls_set_drop(struct tls_set *set);
+/* credentials_peer() against that set. */
+int tls_set_peer(const struct tls_set *set, gnutls_session_t session, struct tls_identity *ret,
+                 struct blix_error *err);
+/* A certificate that the other end showed; -BLIX_E_NOTFOUND: it did not show so many. */
+int tls_peer_crt(gnutls_session_t session, unsigned index, gnutls_x509_crt_t *ret,
+                 struct blix_error *err);
 
 #endif
