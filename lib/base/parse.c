@@ -179,3 +179,42 @@ unsigned parse_distance(const char *a, const char *b)
 	}
 	return row[nb];
 }
+
+static bool is_host(const char *text, size_t n, bool six)
+{
+	for (size_t i = 0; i < n; i++) {
+		char c = text[i];
+
+		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+		      c == '.' || (six ? c == ':' || c == '%' : c == '-')))
+			return false;
+	}
+	return n < PARSE_HOST;
+}
+
+int parse_address(const char *text, char ret_host[PARSE_HOST], uint16_t *ret_port,
+                  struct blix_error *err)
+{
+	const char *colon = strrchr(text, ':');
+	const char *host = text;
+	uint64_t port = 0;
+	size_t n;
+	bool six;
+
+	if (colon == NULL || parse_u64(colon + 1, &port, NULL) < 0 || port > UINT16_MAX)
+		goto bad;
+	n = (size_t)(colon - text);
+	six = n >= 2 && host[0] == '[' && host[n - 1] == ']';
+	if (six) {
+		host++;
+		n -= 2;
+	}
+	if (!is_host(host, n, six) || (six && n == 0))
+		goto bad;
+	memcpy(ret_host, host, n);
+	ret_host[n] = '\0';
+	*ret_port = (uint16_t)port;
+	return 0;
+bad:
+	return blix_fail(err, BLIX_E_INVALID, "'%.64s' is not HOST:PORT", text);
+}

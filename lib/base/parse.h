@@ -16,6 +16,10 @@ int parse_size(const char *text, uint64_t *ret_bytes, struct blix_error *err);
 int parse_duration(const char *text, uint64_t *ret_ms, struct blix_error *err);
 /* A blix name: ^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$; `what` begins the message. */
 int parse_name(const char *what, const char *text, struct blix_error *err);
+/* HOST:PORT or [HOST]:PORT; the host is a name, an IP address or empty. */
+#define PARSE_HOST 256 /* a DNS name has at most 253 characters */
+int parse_address(const char *text, char ret_host[PARSE_HOST], uint16_t *ret_port,
+                  struct blix_error *err);
 
 /* Printing, in the forms that the parsers read back. */
 void format_size(char *out, size_t n, uint64_t bytes);  /* "512MiB", "1.5GiB" */
