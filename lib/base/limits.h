@@ -64,4 +64,8 @@
 #define LIMIT_TREE_PATH        4096u        /* a path or link in a copy, as the kernel has it */
 #define LIMIT_TREE_DIRECTORIES 100000u      /* made by one copy: their modes wait for its end */
 
+/* Joining, and sessions of TLS. */
+#define LIMIT_TOKEN           4096u /* a join token's line: eight addresses of 264 bytes */
+#define LIMIT_TOKEN_ADDRESSES 8u    /* in a join token; any one of them is enough */
+
 #endif

@@ -4,6 +4,7 @@
  * authority.c    the CA, requests, certificates, their files
  * identity.c     who a certificate says somebody is, and whether that holds
  * credentials.c  what a node shows to others and checks others by
+ * token.c        the line of a join token
  */
 #ifndef BLIX_TLS_INTERNAL_H
 #define BLIX_TLS_INTERNAL_H
