@@ -67,5 +67,6 @@
 /* Joining, and sessions of TLS. */
 #define LIMIT_TOKEN           4096u /* a join token's line: eight addresses of 264 bytes */
 #define LIMIT_TOKEN_ADDRESSES 8u    /* in a join token; any one of them is enough */
+#define LIMIT_TLS_HANDSHAKE   5000u /* ms, with the connect before it */
 
 #endif

@@ -39,6 +39,20 @@ struct tls_set *tls_set_hold(const struct tls_credentials *c)
 	return c->now;
 }
 
+int tls_set_bare(struct tls_set **ret, struct blix_error *err)
+{
+	struct tls_set *set = xcalloc(1, sizeof(*set));
+	int rc = gnutls_certificate_allocate_credentials(&set->gnutls);
+
+	set->n_holders = 1;
+	if (rc < 0) {
+		tls_set_drop(set);
+		return tls_fail(err, BLIX_E_INTERNAL, rc, "make credentials");
+	}
+	*ret = set;
+	return 0;
+}
+
 static int show(struct tls_set *set, gnutls_x509_crt_t crt)
 {
 	int rc = gnutls_pcert_import_x509(&set->shown[set->n_shown], crt, 0);

@@ -4,6 +4,7 @@
  * authority.c    the CA, requests, certificates, their files
  * identity.c     who a certificate says somebody is, and whether that holds
  * credentials.c  what a node shows to others and checks others by
+ * session.c      the pump of a TLS session
  * token.c        the line of a join token
  */
 #ifndef BLIX_TLS_INTERNAL_H
@@ -67,6 +68,8 @@ TAILQ_HEAD(tls_sets, tls_set);
 /* The set of now, until tls_set_drop(), which accepts NULL. */
 struct tls_set *tls_set_hold(const struct tls_credentials *c);
 void tls_set_drop(struct tls_set *set);
+/* One that shows nothing and trusts nobody. */
+int tls_set_bare(struct tls_set **ret, struct blix_error *err);
 /* credentials_peer() against that set. */
 int tls_set_peer(const struct tls_set *set, gnutls_session_t session, struct tls_identity *ret,
                  struct blix_error *err);

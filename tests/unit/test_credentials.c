@@ -4,35 +4,20 @@
 #include "sys/file.h"
 #include "sys/seal.h"
 #include "tls/credentials.h"
+#include "tls_world.h"
 
 #include <gnutls/abstract.h>
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <sys/socket.h>
 
-#include <cmocka.h>
-
-#define CLUSTER "00112233445566778899aabbccddeeff"
-#define OTHER   "ff112233445566778899aabbccddeeff"
-
-/* A node with a new key, certified until `until_ms` (0: a year). */
+/* A server with a new key, certified until `until_ms` (0: a year). */
 static void node_make(const struct tls_pem *ca, uint64_t id, uint64_t until_ms, struct tls_pem *ret)
 {
 	struct tls_identity who = {
 		.kind = TLS_SERVER, .node = id, .name = "n", .not_after_ms = until_ms};
-	uint64_t now_ms = until_ms == 0 ? clock_wall_ms() : until_ms - 1000;
-	struct blix_error err;
-	struct buf request;
 
-	tls_pem_init(ret);
-	assert_int_equal(tls_key_make(&ret->key, NULL), 0);
-	assert_int_equal(tls_request_make(&ret->key, &request, NULL), 0);
-	if (authority_issue(ca, &request, now_ms, &who, &ret->cert, &err) != 0)
-		fail_msg("issue: %s", err.text);
-	buf_done(&request);
+	tls_world_issue(ca, who, ret);
 }
 
 static struct tls_credentials *credentials(const struct tls_pem *ca, const struct tls_pem *own)
@@ -127,8 +112,8 @@ static void peers(void **state)
 	int a = 1, b = 1;
 
 	(void)state;
-	assert_int_equal(authority_make(CLUSTER, clock_wall_ms(), &ca, NULL), 0);
-	assert_int_equal(authority_make(OTHER, clock_wall_ms(), &other, NULL), 0);
+	tls_world_ca(TLS_WORLD, &ca);
+	tls_world_ca(TLS_OTHER, &other);
 	node_make(&ca, 1, 0, &n1);
 	node_make(&ca, 2, 0, &n2);
 	node_make(&other, 3, 0, &n3);
@@ -168,8 +153,8 @@ static void only_pairs(void **state)
 	struct tls_credentials *c;
 
 	(void)state;
-	assert_int_equal(authority_make(CLUSTER, clock_wall_ms(), &ca, NULL), 0);
-	assert_int_equal(authority_make(OTHER, clock_wall_ms(), &other, NULL), 0);
+	tls_world_ca(TLS_WORLD, &ca);
+	tls_world_ca(TLS_OTHER, &other);
 	node_make(&ca, 1, 0, &n1);
 	node_make(&other, 2, 0, &n2);
 	assert_int_equal(credentials_open(&ca.cert, &n2, &c, NULL), -BLIX_E_DENIED);
@@ -212,7 +197,7 @@ static void rotation(void **state)
 	(void)state;
 	assert_non_null(mkdtemp(dir));
 	assert_int_equal(credentials_load(dir, &c, NULL), -BLIX_E_NOTFOUND);
-	assert_int_equal(authority_make(CLUSTER, clock_wall_ms(), &ca, NULL), 0);
+	tls_world_ca(TLS_WORLD, &ca);
 	node_make(&ca, 1, 0, &first);
 	node_make(&ca, 1, 0, &second);
 	node_make(&ca, 2, 0, &other);
