@@ -166,13 +166,42 @@ static void sha256(void **state)
 	}
 }
 
+static void addresses(void **state)
+{
+	static const struct {
+		const char *text, *host;
+		unsigned port;
+	} good[] = {
+		{"10.0.0.1:7443", "10.0.0.1", 7443},
+		{"[::1]:1", "::1", 1},
+		{"node-1.example:65535", "node-1.example", 65535},
+		{":7443", "", 7443},
+		{"127.0.0.1:0", "127.0.0.1", 0},
+	};
+	static const char *const bad[] = {"",       "10.0.0.1",  "10.0.0.1:",   "a:65536", "a:-1",
+	                                  "::1:80", "[]:80",     "[::1:80",     "a b:80",  "a/b:80",
+	                                  "a@b:80", "[::1]x:80", "http://a:80", "a:8\n"};
+	char host[PARSE_HOST];
+	uint16_t port;
+
+	(void)state;
+	for (size_t i = 0; i < array_size(good); i++) {
+		assert_int_equal(parse_address(good[i].text, host, &port, NULL), 0);
+		assert_string_equal(host, good[i].host);
+		assert_int_equal(port, good[i].port);
+	}
+	for (size_t i = 0; i < array_size(bad); i++)
+		assert_int_equal(parse_address(bad[i], host, &port, NULL), -(int)BLIX_E_INVALID);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(names),        cmocka_unit_test(numbers),
-		cmocka_unit_test(buffer_cap),   cmocka_unit_test(json_refuses),
-		cmocka_unit_test(json_getters), cmocka_unit_test(json_times),
-		cmocka_unit_test(errors_wrap),  cmocka_unit_test(sha256),
+		cmocka_unit_test(addresses),    cmocka_unit_test(names),
+		cmocka_unit_test(numbers),      cmocka_unit_test(buffer_cap),
+		cmocka_unit_test(json_refuses), cmocka_unit_test(json_getters),
+		cmocka_unit_test(json_times),   cmocka_unit_test(errors_wrap),
+		cmocka_unit_test(sha256),
 	};
 
 	return cmocka_run_group_tests_name("base", tests, NULL, NULL);
