@@ -6,6 +6,8 @@
  * credentials.c  what a node shows to others and checks others by
  * session.c      the pump of a TLS session
  * token.c        the line of a join token
+ * hosted.c       sessions that another library runs
+ * tunnel.c       what is left of such a session when its library is done with it
  */
 #ifndef BLIX_TLS_INTERNAL_H
 #define BLIX_TLS_INTERNAL_H
@@ -76,5 +78,22 @@ int tls_set_peer(const struct tls_set *set, gnutls_session_t session, struct tls
 /* A certificate that the other end showed; -BLIX_E_NOTFOUND: it did not show so many. */
 int tls_peer_crt(gnutls_session_t session, unsigned index, gnutls_x509_crt_t *ret,
                  struct blix_error *err);
+
+/* A session that another library owns. */
+struct tls_hosted {
+	gnutls_session_t session;
+	int fd;
+	struct tls_set *set;
+	void (*waits)(void *data);
+	void *data;
+	bool shaken; /* the handshake is done, as far as reading goes */
+	bool known;  /* identity is the client's */
+	struct tls_identity identity;
+	bool taken;   /* by a tunnel: its library gets no byte more */
+	bool reading; /* in tls_hosted_read() */
+};
+
+/* gnutls_record_recv() of who has taken the session. */
+ssize_t tls_hosted_read(struct tls_hosted *hosted, void *bytes, size_t n);
 
 #endif
