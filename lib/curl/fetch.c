@@ -21,13 +21,17 @@
 #define POOL_CONNECTIONS 16 /* kept open when idle */
 /* A Unix socket connects at once, or its queue is full: curl then waits for nothing to happen. */
 #define CONNECT_MS    1000L
+#define HANDSHAKE_MS  3000L /* from the first packet to the end of the TLS handshake */
+#define KEEPALIVE_S   15L   /* idle before a peer that vanished is looked for */
 #define RECEIVE_BYTES (64L << 10)
+#define HOST_BYTES    "abcdefghijklmnopqrstuvwxyz0123456789-."
 
 struct fetch {
 	struct fetch_pool *pool;
 	struct fetch *next, *prev;
 	CURL *easy;
 	struct curl_slist *headers;
+	struct curl_slist *connect_to; /* the address behind a server's name */
 	fetch_cb cb;
 	void *data;
 	struct buf answer;
@@ -43,6 +47,7 @@ struct fetch_pool {
 	uv_loop_t *loop;
 	CURLM *multi;
 	uv_timer_t timer;
+	char *ca, *cert, *key; /* files; NULL: no TLS */
 	struct fetch *fetches;
 	unsigned n;
 	unsigned handles;
@@ -70,6 +75,9 @@ static void handle_closed(struct fetch_pool *pool)
 	assert(pool->handles > 0);
 	if (--pool->handles > 0)
 		return;
+	free(pool->ca);
+	free(pool->cert);
+	free(pool->key);
 	free(pool);
 	if (cb != NULL)
 		cb(data);
@@ -270,6 +278,7 @@ static void fetch_free(struct fetch *fetch)
 	(void)curl_multi_remove_handle(pool->multi, fetch->easy);
 	curl_easy_cleanup(fetch->easy);
 	curl_slist_free_all(fetch->headers);
+	curl_slist_free_all(fetch->connect_to);
 	buf_done(&fetch->answer);
 	free(fetch);
 }
@@ -352,8 +361,7 @@ int fetch_pool_open(uv_loop_t *loop, struct fetch_pool **ret, struct blix_error 
 	cleanup(freep) struct fetch_pool *pool = xcalloc(1, sizeof(*pool));
 	CURLM *multi;
 
-	/* Unix sockets need no TLS: leaving it out saves its set-up. */
-	if (curl_global_init(CURL_GLOBAL_NOTHING) != CURLE_OK)
+	if (curl_global_init(CURL_GLOBAL_SSL) != CURLE_OK)
 		return blix_fail(err, BLIX_E_INTERNAL, "start libcurl");
 	multi = curl_multi_init();
 	if (multi == NULL) {
@@ -372,6 +380,15 @@ int fetch_pool_open(uv_loop_t *loop, struct fetch_pool **ret, struct blix_error 
 	(void)curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, (long)POOL_CONNECTIONS);
 	*ret = take(pool);
 	return 0;
+}
+
+void fetch_pool_tls(struct fetch_pool *pool, const struct fetch_tls *files)
+{
+	bool known = files->cert != NULL;
+
+	xreplace(&pool->ca, files->ca);
+	xreplace(&pool->cert, known ? files->cert : "");
+	xreplace(&pool->key, known ? files->key : "");
 }
 
 void fetch_pool_close(struct fetch_pool *pool, void (*cb)(void *data), void *data)
@@ -393,6 +410,36 @@ static bool is_clean(const char *text, bool spaces)
 	return true;
 }
 
+static bool is_unix(const struct fetch_options *options)
+{
+	return options->address[0] == '/';
+}
+
+static int address_check(const struct fetch_pool *pool, const struct fetch_options *options,
+                         struct blix_error *err)
+{
+	char host[PARSE_HOST];
+	uint16_t port;
+	int r;
+
+	if (is_unix(options) && strlen(options->address) >= 108)
+		return blix_fail(err, BLIX_E_INVALID, "socket path \"%s\" is too long",
+		                 options->address);
+	if (is_unix(options))
+		return 0;
+	r = parse_address(options->address, host, &port, err);
+	if (r == 0 && (host[0] == '\0' || port == 0))
+		r = blix_fail(err, BLIX_E_INVALID, "address \"%s\" has no host or no port",
+		              options->address);
+	if (r == 0 && (options->server_name == NULL ||
+	               strspn(options->server_name, HOST_BYTES) != strlen(options->server_name)))
+		r = blix_fail(err, BLIX_E_INVALID, "the name of the server is not valid");
+	if (r == 0 && pool->ca == NULL)
+		r = blix_fail(err, BLIX_E_INVALID, "there are no certificates to reach %s with",
+		              options->address);
+	return r;
+}
+
 static int options_check(const struct fetch_pool *pool, const struct fetch_options *options,
                          struct blix_error *err)
 {
@@ -403,23 +450,25 @@ static int options_check(const struct fetch_pool *pool, const struct fetch_optio
 		                 LIMIT_FETCHES);
 	if (options->path[0] != '/' || !is_clean(options->path, false))
 		return blix_fail(err, BLIX_E_INVALID, "path \"%s\" is not valid", options->path);
-	if (strlen(options->socket_path) >= 108)
-		return blix_fail(err, BLIX_E_INVALID, "socket path \"%s\" is too long",
-		                 options->socket_path);
 	for (const char *const *h = options->headers; h != NULL && *h != NULL; h++) {
 		if (!is_clean(*h, true) || strchr(*h, ':') == NULL)
 			return blix_fail(err, BLIX_E_INVALID, "header \"%s\" is not valid", *h);
 	}
-	return 0;
+	return address_check(pool, options, err);
+}
+
+static struct curl_slist *list_add(struct curl_slist *list, const char *line)
+{
+	struct curl_slist *grown = curl_slist_append(list, line);
+
+	if (grown == NULL)
+		abort();
+	return grown;
 }
 
 static void header_add(struct fetch *fetch, const char *line)
 {
-	struct curl_slist *list = curl_slist_append(fetch->headers, line);
-
-	if (list == NULL)
-		abort();
-	fetch->headers = list;
+	fetch->headers = list_add(fetch->headers, line);
 }
 
 static void headers_set(struct fetch *fetch, const struct fetch_options *options)
@@ -439,31 +488,71 @@ static void headers_set(struct fetch *fetch, const struct fetch_options *options
 	(void)curl_easy_setopt(fetch->easy, CURLOPT_HTTPHEADER, fetch->headers);
 }
 
-/* Nothing from the environment, nothing but HTTP, nowhere but where it was sent. */
+/* Nothing from the environment, nowhere but where it was sent. */
 static void easy_secure(CURL *easy)
 {
 	(void)curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
 	(void)curl_easy_setopt(easy, CURLOPT_PROXY, "");
 	(void)curl_easy_setopt(easy, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
 	(void)curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
-	(void)curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http");
 	(void)curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
 	(void)curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
 	(void)curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
 }
 
-static void easy_set(struct fetch *fetch, const struct fetch_options *options)
+static void easy_unix(CURL *easy, const struct fetch_options *options)
 {
 	cleanup(freep) char *url = xasprintf("http://localhost%s", options->path);
+
+	(void)curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http");
+	(void)curl_easy_setopt(easy, CURLOPT_URL, url);
+	(void)curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, options->address);
+	(void)curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, CONNECT_MS);
+}
+
+/* The URL has the name that is proved, CONNECT_TO the address; a session is never resumed, which
+ * would leave out the proofs. */
+static void easy_tls(struct fetch *fetch, const struct fetch_options *options)
+{
+	const char *port = strrchr(options->address, ':') + 1;
+	cleanup(freep) char *url =
+		xasprintf("https://%s:%s%s", options->server_name, port, options->path);
+	cleanup(freep) char *to = xasprintf("::%s", options->address);
+	const struct fetch_pool *pool = fetch->pool;
+	CURL *easy = fetch->easy;
+
+	fetch->connect_to = list_add(NULL, to);
+	(void)curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "https");
+	(void)curl_easy_setopt(easy, CURLOPT_URL, url);
+	(void)curl_easy_setopt(easy, CURLOPT_CONNECT_TO, fetch->connect_to);
+	(void)curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, HANDSHAKE_MS);
+	(void)curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_3);
+	(void)curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
+	(void)curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
+	(void)curl_easy_setopt(easy, CURLOPT_SSL_SESSIONID_CACHE, 0L);
+	(void)curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
+	(void)curl_easy_setopt(easy, CURLOPT_CAINFO, pool->ca);
+	if (pool->cert[0] != '\0') {
+		(void)curl_easy_setopt(easy, CURLOPT_SSLCERT, pool->cert);
+		(void)curl_easy_setopt(easy, CURLOPT_SSLKEY, pool->key);
+	}
+	(void)curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
+	(void)curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, KEEPALIVE_S);
+	(void)curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, KEEPALIVE_S);
+}
+
+static void easy_set(struct fetch *fetch, const struct fetch_options *options)
+{
 	CURL *easy = fetch->easy;
 
 	easy_secure(easy);
+	if (is_unix(options))
+		easy_unix(easy, options);
+	else
+		easy_tls(fetch, options);
 	headers_set(fetch, options);
 	(void)curl_easy_setopt(easy, CURLOPT_PRIVATE, fetch);
-	(void)curl_easy_setopt(easy, CURLOPT_URL, url);
-	(void)curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, options->socket_path);
 	(void)curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)options->deadline_ms);
-	(void)curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, CONNECT_MS);
 	(void)curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, RECEIVE_BYTES);
 	(void)curl_easy_setopt(easy, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)fetch->answer.cap);
 	(void)curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_data);

@@ -1,8 +1,14 @@
-/* HTTP requests over Unix sockets on a uv loop, by one curl multi handle per pool. Connections are
- * kept and used again.
+/* HTTP requests over Unix sockets, and over TLS, on a uv loop, by one curl multi handle per pool.
+ * Connections are kept and used again.
+ *
+ * Over TLS both ends prove themselves: we by the pool's certificate, the other end by one of the
+ * same CA for exactly the name that was asked for, whatever its address. Nothing else is believed:
+ * no CA of the system, no proxy, no .netrc, no redirection. The files of fetch_pool_tls() are read
+ * for each new connection, so that replacing them needs no word to the pool.
  *
  * What the caller may conclude from a failure:
- *   -BLIX_E_UNAVAILABLE  nothing was sent (no socket, nobody listens, queue full): definite
+ *   -BLIX_E_UNAVAILABLE  nothing was sent (no socket, nobody listens, queue full, not who it
+ *                        should be): definite
  *   -BLIX_E_TIMEOUT      the deadline passed; nothing was sent, or it was a GET: definite
  *   -BLIX_E_UNKNOWN      it was sent, or part of it, and no whole answer came: it may have happened
  *   -BLIX_E_TOOBIG       an answer came and is larger than answer_max: it did happen
@@ -22,15 +28,21 @@ struct fetch_pool;
 struct fetch;
 
 int fetch_pool_open(uv_loop_t *loop, struct fetch_pool **ret, struct blix_error *err);
+/* The PEM files for all addresses that are no Unix sockets. */
+struct fetch_tls {
+	const char *ca, *cert, *key; /* cert NULL: none is shown */
+};
+void fetch_pool_tls(struct fetch_pool *pool, const struct fetch_tls *files);
 /* At the next turn those under way answer (UNKNOWN if sent, else UNAVAILABLE), then all is freed
  * and cb, which may be NULL, is called. May be called from a fetch_cb. Nothing new is started. */
 void fetch_pool_close(struct fetch_pool *pool, void (*cb)(void *data), void *data);
 
 struct fetch_options {
-	const char *socket_path;
-	const char *method; /* NULL: GET */
-	const char *path;   /* with its query, already percent-encoded */
-	const void *body;   /* copied; NULL: none */
+	const char *address;     /* the path of a Unix socket, or HOST:PORT for TLS */
+	const char *server_name; /* what the certificate at HOST:PORT must be for */
+	const char *method;      /* NULL: GET */
+	const char *path;        /* with its query, already percent-encoded */
+	const void *body;        /* copied; NULL: none */
 	size_t n;
 	const char *content_type;   /* of the body; NULL: application/json */
 	const char *const *headers; /* "Name: value", NULL-terminated; NULL: none */
@@ -47,7 +59,8 @@ struct fetch_options {
 typedef void (*fetch_cb)(void *data, int status, int http_status, struct buf *answer,
                          const char *content_type);
 
-/* -BLIX_E_INVALID for a path or header with bytes that cannot stand there, -BLIX_E_BUSY past
+/* -BLIX_E_INVALID for a path, address or header with bytes that cannot stand there, or TLS without
+ * files, -BLIX_E_BUSY past
  * LIMIT_FETCHES, -BLIX_E_UNAVAILABLE when the pool closes; else cb is called later, never from
  * here, exactly once unless cancelled. ret_handle may be NULL. */
 int fetch_start(struct fetch_pool *pool, const struct fetch_options *options, fetch_cb cb,

@@ -86,7 +86,7 @@ static void hand_on(struct adoption *a, const struct config_server *server, cons
 	cleanup(freep) char *path = xasprintf("/v1/vms/%s/adopt", a->name);
 	cleanup(json_freep) cJSON *body = json_object();
 	cleanup(freep) char *text = NULL;
-	struct fetch_options options = {.socket_path = server->api,
+	struct fetch_options options = {.address = server->api,
 	                                .method = "POST",
 	                                .path = path,
 	                                .deadline_ms = HAND_ON_MS,

@@ -142,7 +142,7 @@ static void logs_fetch(struct logs *logs, const struct config_server *server, ui
 				 : xasprintf("/v1/vms/%s/logs?here=true&wait=%" PRIu64 "ms",
 	                                     logs->name, wait_ms);
 	struct fetch_options options = {
-		.socket_path = server->api,
+		.address = server->api,
 		.path = path,
 		.deadline_ms = (unsigned)wait_ms + SLACK_MS,
 		.answer_max = PIECE_MAX,

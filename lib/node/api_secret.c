@@ -49,7 +49,7 @@ static void hand_on(struct daemon *d, struct http_request *request, const struct
 {
 	cleanup(freep) char *path = xasprintf("/v1/vms/%s/secrets/%s?here=true&uid=%" PRIu64,
 	                                      vm->name, secret, vm->uid);
-	struct fetch_options options = {.socket_path = server->api,
+	struct fetch_options options = {.address = server->api,
 	                                .method = "PUT",
 	                                .path = path,
 	                                .content_type = "application/octet-stream",

@@ -168,7 +168,7 @@ static void call_fetch(struct usage_call *call, const struct config_server *serv
 {
 	cleanup(freep) char *path = xasprintf("/v1/vms/%s/usage?here=true", call->name);
 	struct fetch_options options = {
-		.socket_path = server->api,
+		.address = server->api,
 		.path = path,
 		.deadline_ms = FETCH_MS,
 		.answer_max = 65536,

@@ -148,7 +148,7 @@ static void forward(struct proposal *p, const struct buf *bytes)
 		proposal_fail(p, -(int)BLIX_E_NOLEADER);
 		return;
 	}
-	options.socket_path = leader->api;
+	options.address = leader->api;
 	rc = fetch_start(p->daemon->fetch, &options, forwarded, p, NULL, NULL);
 	if (rc < 0)
 		proposal_fail(p, rc == -(int)BLIX_E_BUSY ? rc : -(int)BLIX_E_NOLEADER);

@@ -210,7 +210,7 @@ static struct fetch *ask(struct fixture *f, const char *method, struct answer *a
                          unsigned deadline_ms)
 {
 	const struct fetch_options options = {
-		.socket_path = f->path,
+		.address = f->path,
 		.method = method,
 		.path = "/v1/../x?a=b",
 		.body = strcmp(method, "POST") == 0 ? "" : NULL,
@@ -255,11 +255,8 @@ static void answers(void **state)
 	};
 	static const char *const headers[] = {"Blix-Session: 7", "Blix-Request: 1", NULL};
 	struct fixture *f = fixture_open(steps, array_size(steps));
-	struct fetch_options options = {.socket_path = f->path,
-	                                .method = "POST",
-	                                .path = "/p",
-	                                .body = "",
-	                                .headers = headers};
+	struct fetch_options options = {
+		.address = f->path, .method = "POST", .path = "/p", .body = "", .headers = headers};
 	struct answer a = {.f = f};
 
 	(void)state;
@@ -430,7 +427,7 @@ static void cancels(void **state)
 {
 	static const struct step steps[] = {{NULL, false}, {OK, false}};
 	struct fixture *f = fixture_open(steps, array_size(steps));
-	const struct fetch_options options = {.socket_path = f->path, .path = "/"};
+	const struct fetch_options options = {.address = f->path, .path = "/"};
 	struct answer a;
 	struct answer b = {.f = f};
 
@@ -453,7 +450,7 @@ static void on_answer_again(void *data, int status, int http_status, struct buf 
                             const char *type)
 {
 	struct answer *a = data;
-	struct fetch_options options = {.socket_path = a->f->path, .path = "/"};
+	struct fetch_options options = {.address = a->f->path, .path = "/"};
 	struct blix_error err = {0};
 
 	on_answer(data, status, http_status, body, type);
@@ -465,7 +462,7 @@ static void pool_closes(void **state)
 {
 	static const struct step steps[] = {{NULL, false}};
 	struct fixture *f = fixture_open(steps, array_size(steps));
-	const struct fetch_options options = {.socket_path = f->path, .path = "/"};
+	const struct fetch_options options = {.address = f->path, .path = "/"};
 	struct answer sent;
 	struct answer fresh = {.f = f};
 
@@ -491,7 +488,7 @@ static void bad_options(void **state)
 	static const char *const headers[] = {"X: a\r\nY: b", NULL};
 	static const char *const shapeless[] = {"nothing", NULL};
 	struct fixture *f = fixture_open(NULL, 0);
-	struct fetch_options options = {.socket_path = f->path};
+	struct fetch_options options = {.address = f->path};
 	char path[200];
 
 	(void)state;
@@ -510,7 +507,7 @@ static void bad_options(void **state)
 	options.headers = NULL;
 	memset(path, 'x', sizeof(path));
 	path[sizeof(path) - 1] = '\0';
-	options.socket_path = path;
+	options.address = path;
 	assert_int_equal(fetch_start(f->pool, &options, on_answer, NULL, NULL, NULL),
 	                 -(int)BLIX_E_INVALID);
 	fixture_close(f);

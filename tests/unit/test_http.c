@@ -260,7 +260,7 @@ static void answer_clear(struct answer *a)
 static struct fetch *ask(struct fixture *f, const char *method, const char *path, const char *body,
                          struct answer *a)
 {
-	struct fetch_options options = {.socket_path = f->path,
+	struct fetch_options options = {.address = f->path,
 	                                .method = method,
 	                                .path = path,
 	                                .body = body,
