@@ -32,9 +32,9 @@
 #define LIMIT_SNAPSHOT     (512u << 20) /* travels as one message held in memory */
 #define LIMIT_BODY         (1u << 20)   /* an HTTP request body */
 #define LIMIT_ANSWER       (256u << 20) /* an HTTP answer as a client reads it: 100,000 full VMs */
-#define LIMIT_CONNECTIONS  1000         /* HTTP connections at once */
+#define LIMIT_CONNECTIONS  1000         /* HTTP connections at once, on each socket */
 #define LIMIT_WAIT         300000u      /* ms, the longest ?wait= */
-#define LIMIT_HTTP_USER    64           /* of them by one uid, neither root nor blixd's own */
+#define LIMIT_HTTP_USER    64           /* of them by one peer, if it has no need of more */
 #define LIMIT_HTTP_BODIES  (64u << 20)  /* bytes of request bodies held at once */
 #define LIMIT_HTTP_HEADERS 64           /* headers of a request */
 #define LIMIT_HTTP_RECEIVE 10000u       /* ms from a request line to the end of its body */

@@ -1,11 +1,14 @@
-/* The listening Unix socket: bound closed, then opened to its group and mode.
+/* The listening sockets. A Unix socket is bound closed, then opened to its group and mode; a TCP
+ * one is bound to a number, never to a name, so that nothing waits for a resolver.
  *
  * A file in the way is removed only when it is a socket and nobody answers on it. Two daemons that
  * start at once are kept apart by the caller's lock on its state directory, not here. */
 #include "base/alloc.h"
+#include "base/parse.h"
 #include "http/request.h"
 #include "sys/file.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -71,7 +74,7 @@ static int fd_take(int *fd)
 	return taken;
 }
 
-int listen_open(const struct http_config *config, int *ret_fd, struct blix_error *err)
+int listen_unix(const struct http_config *config, int *ret_fd, struct blix_error *err)
 {
 	cleanup(closep) int fd = -1;
 	struct sockaddr_un address;
@@ -96,6 +99,66 @@ int listen_open(const struct http_config *config, int *ret_fd, struct blix_error
 		(void)unlink(config->socket_path);
 		return r;
 	}
+	*ret_fd = fd_take(&fd);
+	return 0;
+}
+
+/* Of all addresses, of IPv4 too, when there is no host. */
+static int tcp_address(const char *text, struct sockaddr_storage *ret, socklen_t *ret_n,
+                       struct blix_error *err)
+{
+	char host[PARSE_HOST];
+	uint16_t port;
+	struct sockaddr_in6 *six = (struct sockaddr_in6 *)ret;
+	struct sockaddr_in *four = (struct sockaddr_in *)ret;
+	int r = parse_address(text, host, &port, err);
+
+	if (r < 0)
+		return r;
+	memset(ret, 0, sizeof(*ret));
+	if (inet_pton(AF_INET, host, &four->sin_addr) == 1) {
+		four->sin_family = AF_INET;
+		four->sin_port = htons(port);
+		*ret_n = sizeof(*four);
+		return 0;
+	}
+	if (host[0] != '\0' && inet_pton(AF_INET6, host, &six->sin6_addr) != 1)
+		return blix_fail(err, BLIX_E_INVALID, "'%s' is not an IP address", host);
+	six->sin6_family = AF_INET6;
+	six->sin6_port = htons(port);
+	*ret_n = sizeof(*six);
+	return 0;
+}
+
+static unsigned bound_port(int fd)
+{
+	/* The port of both families stands at the same place. */
+	struct sockaddr_in6 address = {0};
+	socklen_t n = sizeof(address);
+
+	(void)getsockname(fd, (struct sockaddr *)&address, &n);
+	return ntohs(address.sin6_port);
+}
+
+int listen_tcp(const char *address, int *ret_fd, unsigned *ret_port, struct blix_error *err)
+{
+	cleanup(closep) int fd = -1;
+	struct sockaddr_storage bound;
+	socklen_t n = 0;
+	int on = 1;
+	int r = tcp_address(address, &bound, &n, err);
+
+	if (r < 0)
+		return r;
+	fd = socket(bound.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return blix_fail_sys(err, errno, "make a socket");
+	/* A daemon that starts again must not wait for connections of the last one to be forgotten.
+	 */
+	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
+	    bind(fd, (const struct sockaddr *)&bound, n) < 0 || listen(fd, LISTEN_BACKLOG) < 0)
+		return blix_fail_sys(err, errno, "bind");
+	*ret_port = bound_port(fd);
 	*ret_fd = fd_take(&fd);
 	return 0;
 }

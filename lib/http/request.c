@@ -312,6 +312,14 @@ static int check_body(struct http_request *request, struct blix_error *err)
 	return 0;
 }
 
+static int refuse_many(const struct http_connection *connection, struct blix_error *err)
+{
+	char who[HTTP_PEER_TEXT];
+
+	http_peer_text(&connection->peer, who);
+	return blix_fail(err, BLIX_E_BUSY, "%s has more than %d connections", who, LIMIT_HTTP_USER);
+}
+
 static int request_check(struct http_request *request, const char *method, struct blix_error *err)
 {
 	const struct http_connection *connection = request->connection;
@@ -321,15 +329,14 @@ static int request_check(struct http_request *request, const char *method, struc
 	if (connection->server->closing)
 		return blix_fail(err, BLIX_E_UNAVAILABLE, "the daemon is stopping");
 	if (connection->refused)
-		return blix_fail(err, BLIX_E_BUSY, "user %u has more than %d connections",
-		                 (unsigned)connection->peer.uid, LIMIT_HTTP_USER);
+		return refuse_many(connection, err);
 	if (!request->uri_valid)
 		return blix_fail(err, BLIX_E_INVALID, "the request line is not valid");
 	r = check_headers(request, err);
 	if (r == 0)
 		r = request_route(request, method, err);
 	if (r == 0 && config->allow != NULL)
-		r = config->allow(config->data, &connection->peer, request->route, err);
+		r = config->allow(config->data, request, request->route, err);
 	if (r == 0)
 		r = check_query(request, err);
 	return r == 0 ? check_body(request, err) : r;

@@ -1,4 +1,11 @@
-/* Inside lib/http only: the structs that server.c, request.c and answer.c share. */
+/* Inside lib/http only: the structs that its files share.
+ *
+ * server.c      requests on their way, deadlines, the timer, open and close
+ * listener.c    one listening socket and its libmicrohttpd; who connects, and how many may
+ * listen.c      the listening sockets themselves
+ * request.c     one request: parts, route, checks
+ * answer.c, upgrade.c, openapi.c
+ */
 #ifndef BLIX_HTTP_REQUEST_H
 #define BLIX_HTTP_REQUEST_H
 
@@ -32,12 +39,14 @@ struct http_line {
 	char *value;
 };
 
-/* Watches the socket of a suspended connection, which libmicrohttpd does not. Freed in the close
+/* Watches the socket of a connection that libmicrohttpd does not look at. Freed in the close
  * callback of its poll. */
 struct http_watch {
 	uv_poll_t poll;
 	struct http_server *server;
-	struct http_request *request;
+	int events;
+	void (*cb)(void *data); /* must close the watch */
+	void *data;
 };
 
 struct http_request {
@@ -68,10 +77,14 @@ struct http_request {
 /* One per connection. In at most one of the server's two lists of deadlines. */
 struct http_connection {
 	struct http_server *server;
+	struct http_listener *listener;
 	struct MHD_Connection *mhd;
 	struct http_peer peer;
+	bool known;             /* who it is has been looked at: over TLS after the handshake */
+	struct tls_hosted *tls; /* NULL: a Unix socket; ends after its session */
+	struct http_watch *handshake; /* suspended until more of it comes */
 	int fd;
-	bool refused; /* too many of this uid */
+	bool refused; /* too many of this peer */
 	struct http_request *request;
 	struct http_upgrade *upgrade;        /* NULL: it speaks HTTP */
 	struct http_connection *next, *prev; /* all of the server's */
@@ -86,21 +99,31 @@ struct http_deadlines {
 	unsigned wait_ms;
 };
 
+/* One listening socket: libmicrohttpd either speaks TLS on all of its sockets or on none. */
+struct http_listener {
+	struct http_listener *next;
+	struct http_server *server;
+	int fd;
+	struct MHD_Daemon *daemon;
+	uv_poll_t poll;
+	struct tls_credentials *tls; /* NULL: the Unix socket */
+};
+
 struct http_server {
 	uv_loop_t *loop;
 	struct http_config config;
-	int listen_fd;
 	dev_t socket_dev;
 	ino_t socket_ino;
-	struct MHD_Daemon *daemon;
-	uv_poll_t poll;
+	struct http_listener *listeners;
 	uv_timer_t timer;
+	uv_idle_t soon; /* active: a turn of all is due, after the loop has looked at everything */
 	struct http_connection *connections;
 	size_t n_connections;
 	size_t body_bytes;             /* held by all requests */
 	struct http_deadlines idle;    /* no request line yet */
-	struct http_deadlines receive; /* not whole yet */
+	struct http_deadlines receive; /* not whole yet, or not even begun after a TCP connect */
 	bool run_again;
+	unsigned more_turns; /* after the next one */
 	bool closing;
 	unsigned handles; /* loop objects not yet closed */
 	void (*closed)(void *data);
@@ -126,10 +149,18 @@ void request_refuse(struct http_request *request, enum blix_code code, const cha
 /* server.c: the response is there; the connection goes on. */
 void request_answered(struct http_request *request);
 void request_unwatch(struct http_request *request);
-void request_watch(struct http_request *request);
+/* NULL: it cannot be watched. */
+struct http_watch *watch_open(struct http_connection *connection, int events,
+                              void (*cb)(void *data), void *data);
+void watch_close(struct http_watch **watch); /* *watch may be NULL, and is afterwards */
+/* A loop object of the server is gone; the last one frees it. */
+void server_handle_closed(struct http_server *server);
+/* Libmicrohttpd has something to do. */
+void server_readable(struct http_listener *listener);
 
 /* Has libmicrohttpd look at the connection in the next turn. */
 void connection_kick(struct http_connection *connection);
+void connection_resume(struct http_connection *connection);
 
 /* upgrade.c */
 /* The request is freed before its upgrade began. */
@@ -137,7 +168,28 @@ void upgrade_missed(struct http_request *request);
 /* The server closes. */
 void upgrade_cut(struct http_connection *connection);
 
+/* listener.c */
+/* The callbacks of libmicrohttpd, with a listener as their data; server.c has them. */
+struct http_callbacks {
+	MHD_AccessHandlerCallback request;
+	void *(*uri)(void *data, const char *uri, struct MHD_Connection *mhd);
+	MHD_RequestCompletedCallback completed;
+};
+/* Takes the descriptor, also when it fails. */
+int listener_open(struct http_server *server, int fd, struct tls_credentials *tls,
+                  const struct http_callbacks *callbacks, struct blix_error *err);
+/* After the last run: ends all connections that are left. Freed by its poll's close. */
+void listener_stop(struct http_listener *listener);
+struct http_connection *connection_of(struct MHD_Connection *mhd);
+/* The handshake is over: who it is, and whether there are too many of it. */
+void connection_identify(struct http_connection *connection);
+/* The server closes. */
+void handshake_cut(struct http_connection *connection);
+void deadline_set(struct http_connection *connection, struct http_deadlines *list);
+void deadline_clear(struct http_connection *connection);
+
 /* listen.c */
-int listen_open(const struct http_config *config, int *ret_fd, struct blix_error *err);
+int listen_unix(const struct http_config *config, int *ret_fd, struct blix_error *err);
+int listen_tcp(const char *address, int *ret_fd, unsigned *ret_port, struct blix_error *err);
 
 #endif

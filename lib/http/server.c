@@ -1,4 +1,5 @@
-/* The server on the loop: libmicrohttpd without a thread, its epoll descriptor in a uv_poll.
+/* The server on the loop: one libmicrohttpd a socket, without a thread, its epoll descriptor in a
+ * uv_poll (listener.c).
  *
  * Happy path: libmicrohttpd calls on_uri (request line), then on_request (headers, body pieces,
  * end); at the end the handler runs. If it did not answer, the connection is suspended, and
@@ -10,7 +11,7 @@
  * libmicrohttpd sees their end.
  *
  * Libmicrohttpd looks away from suspended connections, so a uv_poll of their socket waits for the
- * client to go (request_watch).
+ * client to go (http_watch).
  */
 #include "http/request.h"
 
@@ -20,20 +21,20 @@
 #include <assert.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#define POOL_BYTES (16u << 10) /* per connection: request line, headers, then answer pieces */
 /* Turns given to answers that the closing of the server made. */
 #define LAST_RUNS 8
 
-static void server_turn(struct http_server *server);
+static void on_timer(uv_timer_t *timer);
+static void on_soon(uv_idle_t *soon);
 
-static void on_timer(uv_timer_t *timer)
+/* Not a timer of 0 ms: one that is set again in its own callback never lets the loop go on. */
+static void server_soon(struct http_server *server)
 {
-	server_turn(timer->data);
+	(void)uv_idle_start(&server->soon, on_soon);
 }
 
-static void deadline_clear(struct http_connection *connection)
+void deadline_clear(struct http_connection *connection)
 {
 	struct http_deadlines *list = connection->deadlines;
 
@@ -51,7 +52,7 @@ static void deadline_clear(struct http_connection *connection)
 	connection->sooner = connection->later = NULL;
 }
 
-static void deadline_set(struct http_connection *connection, struct http_deadlines *list)
+void deadline_set(struct http_connection *connection, struct http_deadlines *list)
 {
 	deadline_clear(connection);
 	connection->deadlines = list;
@@ -76,89 +77,13 @@ static void deadlines_expire(struct http_server *server, struct http_deadlines *
 	}
 }
 
-static size_t user_connections(const struct http_server *server, uid_t uid)
-{
-	size_t n = 0;
-
-	for (const struct http_connection *c = server->connections; c != NULL; c = c->next)
-		n += c->peer.uid == uid;
-	return n;
-}
-
-static struct http_connection *connection_open(struct http_server *server,
-                                               struct MHD_Connection *mhd)
-{
-	struct http_connection *connection = xcalloc(1, sizeof(*connection));
-	const union MHD_ConnectionInfo *info =
-		MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD);
-	struct ucred credentials;
-	socklen_t n = sizeof(credentials);
-
-	connection->server = server;
-	connection->mhd = mhd;
-	connection->fd = info->connect_fd;
-	/* Unknown is nobody, never root. */
-	connection->peer = (struct http_peer){.uid = (uid_t)-1, .gid = (gid_t)-1, .pid = 0};
-	if (getsockopt(connection->fd, SOL_SOCKET, SO_PEERCRED, &credentials, &n) == 0) {
-		connection->peer.uid = credentials.uid;
-		connection->peer.gid = credentials.gid;
-		connection->peer.pid = credentials.pid;
-	}
-	if (connection->peer.uid != 0 && connection->peer.uid != geteuid())
-		connection->refused =
-			user_connections(server, connection->peer.uid) >= LIMIT_HTTP_USER;
-	connection->next = server->connections;
-	if (connection->next != NULL)
-		connection->next->prev = connection;
-	server->connections = connection;
-	server->n_connections++;
-	deadline_set(connection, &server->idle);
-	return connection;
-}
-
-static void connection_free(struct http_connection *connection)
-{
-	struct http_server *server = connection->server;
-
-	deadline_clear(connection);
-	request_free(connection->request);
-	if (connection->prev != NULL)
-		connection->prev->next = connection->next;
-	else
-		server->connections = connection->next;
-	if (connection->next != NULL)
-		connection->next->prev = connection->prev;
-	server->n_connections--;
-	/* Libmicrohttpd listens again, after its limit was reached, only at its next run. */
-	server->run_again = true;
-	free(connection);
-}
-
-static void on_connection(void *data, struct MHD_Connection *mhd, void **context,
-                          enum MHD_ConnectionNotificationCode code)
-{
-	if (code == MHD_CONNECTION_NOTIFY_STARTED) {
-		*context = connection_open(data, mhd);
-	} else if (*context != NULL) {
-		connection_free(*context);
-		*context = NULL;
-	}
-}
-
-static struct http_connection *connection_of(struct MHD_Connection *mhd)
-{
-	const union MHD_ConnectionInfo *info =
-		MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-
-	return info->socket_context;
-}
-
 static void *on_uri(void *data, const char *uri, struct MHD_Connection *mhd)
 {
 	struct http_connection *connection = connection_of(mhd);
 
 	(void)data;
 	assert(connection->request == NULL);
+	connection_identify(connection);
 	connection->request = request_open(connection, uri);
 	deadline_set(connection, &connection->server->receive);
 	return connection->request;
@@ -176,6 +101,8 @@ static void on_completed(void *data, struct MHD_Connection *mhd, void **context,
 	*context = NULL;
 	deadline_set(connection, &connection->server->idle);
 }
+
+static void request_watch(struct http_request *request);
 
 static enum MHD_Result queue(struct http_request *request)
 {
@@ -230,11 +157,10 @@ void connection_kick(struct http_connection *connection)
 {
 	struct http_server *server = connection->server;
 
-	server->run_again = true;
-	(void)uv_timer_start(&server->timer, on_timer, 0, 0);
+	server_soon(server);
 }
 
-static void connection_resume(struct http_connection *connection)
+void connection_resume(struct http_connection *connection)
 {
 	MHD_resume_connection(connection->mhd);
 	connection_kick(connection);
@@ -268,6 +194,11 @@ static void handle_closed(struct http_server *server)
 		server_free(server);
 }
 
+void server_handle_closed(struct http_server *server)
+{
+	handle_closed(server);
+}
+
 static void on_handle_closed(uv_handle_t *handle)
 {
 	handle_closed(handle->data);
@@ -282,15 +213,43 @@ static void on_watch_closed(uv_handle_t *handle)
 	handle_closed(server);
 }
 
+static void on_watched(uv_poll_t *poll, int status, int events)
+{
+	struct http_watch *watch = container_of(poll, struct http_watch, poll);
+
+	if (status != 0 || (events & watch->events) != 0)
+		watch->cb(watch->data);
+}
+
+struct http_watch *watch_open(struct http_connection *connection, int events,
+                              void (*cb)(void *data), void *data)
+{
+	struct http_server *server = connection->server;
+	struct http_watch *watch = xcalloc(1, sizeof(*watch));
+
+	watch->server = server;
+	watch->events = events;
+	watch->cb = cb;
+	watch->data = data;
+	if (uv_poll_init(server->loop, &watch->poll, connection->fd) < 0) {
+		free(watch);
+		return NULL;
+	}
+	server->handles++;
+	(void)uv_poll_start(&watch->poll, events, on_watched);
+	return watch;
+}
+
+void watch_close(struct http_watch **watch)
+{
+	if (*watch != NULL)
+		uv_close((uv_handle_t *)&(*watch)->poll, on_watch_closed);
+	*watch = NULL;
+}
+
 void request_unwatch(struct http_request *request)
 {
-	struct http_watch *watch = request->watch;
-
-	if (watch == NULL)
-		return;
-	request->watch = NULL;
-	watch->request = NULL;
-	uv_close((uv_handle_t *)&watch->poll, on_watch_closed);
+	watch_close(&request->watch);
 }
 
 /* The client is gone, or the server closes: the owner hears of it once. */
@@ -304,34 +263,20 @@ static void request_cancel(struct http_request *request)
 		cb(data);
 }
 
-static void on_gone(uv_poll_t *poll, int status, int events)
+static void request_gone(void *data)
 {
-	struct http_watch *watch = container_of(poll, struct http_watch, poll);
-	struct http_request *request = watch->request;
+	struct http_request *request = data;
 
-	if (status == 0 && (events & UV_DISCONNECT) == 0)
-		return;
 	request_unwatch(request);
 	request->state = HTTP_CANCELLED;
 	connection_resume(request->connection);
 	request_cancel(request);
 }
 
-void request_watch(struct http_request *request)
+/* Without a watch the request is still answered, only not cancelled early. */
+static void request_watch(struct http_request *request)
 {
-	struct http_server *server = request->connection->server;
-	struct http_watch *watch = xcalloc(1, sizeof(*watch));
-
-	watch->server = server;
-	watch->request = request;
-	if (uv_poll_init(server->loop, &watch->poll, request->connection->fd) < 0) {
-		/* Without a watch the request is still answered, only not cancelled early. */
-		free(watch);
-		return;
-	}
-	server->handles++;
-	request->watch = watch;
-	(void)uv_poll_start(&watch->poll, UV_DISCONNECT, on_gone);
+	request->watch = watch_open(request->connection, UV_DISCONNECT, request_gone, request);
 }
 
 static uint64_t sooner_of(uint64_t due_ms, const struct http_deadlines *list)
@@ -347,17 +292,19 @@ static void timer_arm(struct http_server *server)
 	uint64_t due_ms = UINT64_MAX;
 	MHD_UNSIGNED_LONG_LONG wait_ms = 0;
 
-	if (MHD_get_timeout(server->daemon, &wait_ms) == MHD_YES)
-		due_ms = now + wait_ms;
+	for (const struct http_listener *l = server->listeners; l != NULL; l = l->next) {
+		if (MHD_get_timeout(l->daemon, &wait_ms) == MHD_YES && now + wait_ms < due_ms)
+			due_ms = now + wait_ms;
+	}
 	due_ms = sooner_of(due_ms, &server->idle);
 	due_ms = sooner_of(due_ms, &server->receive);
-	if (server->run_again)
-		due_ms = now;
+	if (server->run_again || server->more_turns > 0 || due_ms <= now)
+		server_soon(server);
 	server->run_again = false;
 	if (due_ms == UINT64_MAX)
 		(void)uv_timer_stop(&server->timer);
-	else
-		(void)uv_timer_start(&server->timer, on_timer, due_ms > now ? due_ms - now : 0, 0);
+	else if (due_ms > now)
+		(void)uv_timer_start(&server->timer, on_timer, due_ms - now, 0);
 }
 
 /* Removes the socket file if it is still ours. */
@@ -378,6 +325,7 @@ static void cancel_waiting(struct http_server *server)
 	(void)blix_fail(&err, BLIX_E_UNAVAILABLE, "the daemon is stopping");
 	for (struct http_connection *c = server->connections; c != NULL; c = c->next) {
 		upgrade_cut(c);
+		handshake_cut(c);
 		request = c->request;
 		if (request == NULL || request->state != HTTP_WAITING)
 			continue;
@@ -386,25 +334,33 @@ static void cancel_waiting(struct http_server *server)
 	}
 }
 
-static void server_stop(struct http_server *server)
+/* Answers that the closing has made leave, as far as their clients take them now. */
+static void listener_finish(struct http_listener *listener)
 {
 	MHD_UNSIGNED_LONG_LONG wait_ms = 0;
 
-	(void)MHD_quiesce_daemon(server->daemon);
-	socket_remove(server);
-	cancel_waiting(server);
 	for (unsigned i = 0; i < LAST_RUNS; i++) {
-		(void)MHD_run(server->daemon);
-		if (MHD_get_timeout(server->daemon, &wait_ms) != MHD_YES || wait_ms > 0)
+		(void)MHD_run(listener->daemon);
+		if (MHD_get_timeout(listener->daemon, &wait_ms) != MHD_YES || wait_ms > 0)
 			break;
 	}
-	/* First, while the descriptor it watches still exists. */
-	uv_close((uv_handle_t *)&server->poll, on_handle_closed);
-	uv_close((uv_handle_t *)&server->timer, on_handle_closed);
-	MHD_stop_daemon(server->daemon);
-	server->daemon = NULL;
-	(void)close(server->listen_fd);
+	listener_stop(listener);
+}
+
+static void server_stop(struct http_server *server)
+{
+	for (const struct http_listener *l = server->listeners; l != NULL; l = l->next)
+		(void)MHD_quiesce_daemon(l->daemon);
+	socket_remove(server);
+	cancel_waiting(server);
+	for (struct http_listener *next, *l = server->listeners; l != NULL; l = next) {
+		next = l->next;
+		listener_finish(l);
+	}
+	server->listeners = NULL;
 	assert(server->n_connections == 0);
+	uv_close((uv_handle_t *)&server->timer, on_handle_closed);
+	uv_close((uv_handle_t *)&server->soon, on_handle_closed);
 }
 
 static void server_turn(struct http_server *server)
@@ -413,54 +369,33 @@ static void server_turn(struct http_server *server)
 		server_stop(server);
 		return;
 	}
+	server->more_turns -= server->more_turns > 0;
 	deadlines_expire(server, &server->receive);
 	deadlines_expire(server, &server->idle);
-	(void)MHD_run(server->daemon);
+	for (struct http_listener *l = server->listeners; l != NULL; l = l->next)
+		(void)MHD_run(l->daemon);
+	timer_arm(server);
+}
+
+static void on_timer(uv_timer_t *timer)
+{
+	server_turn(timer->data);
+}
+
+static void on_soon(uv_idle_t *soon)
+{
+	(void)uv_idle_stop(soon);
+	server_turn(soon->data);
+}
+
+void server_readable(struct http_listener *listener)
+{
+	struct http_server *server = listener->server;
+
 	if (server->closing)
-		(void)uv_timer_start(&server->timer, on_timer, 0, 0);
-	else
-		timer_arm(server);
-}
-
-static void on_readable(uv_poll_t *poll, int status, int events)
-{
-	struct http_server *server = poll->data;
-
-	(void)status;
-	(void)events;
-	if (!server->closing)
-		server_turn(server);
-}
-
-static struct MHD_Daemon *daemon_start(struct http_server *server)
-{
-	const struct http_config *config = &server->config;
-
-	return MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_UPGRADE | MHD_ALLOW_SUSPEND_RESUME, 0,
-	                        NULL, NULL, on_request, server, MHD_OPTION_LISTEN_SOCKET,
-	                        server->listen_fd, MHD_OPTION_CONNECTION_LIMIT,
-	                        config->connections_max, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-	                        (size_t)POOL_BYTES, MHD_OPTION_CONNECTION_TIMEOUT,
-	                        (config->idle_ms + 999) / 1000, MHD_OPTION_STRICT_FOR_CLIENT, 1,
-	                        MHD_OPTION_URI_LOG_CALLBACK, on_uri, server,
-	                        MHD_OPTION_NOTIFY_CONNECTION, on_connection, server,
-	                        MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_END);
-}
-
-static void loop_start(struct http_server *server)
-{
-	const union MHD_DaemonInfo *info =
-		MHD_get_daemon_info(server->daemon, MHD_DAEMON_INFO_EPOLL_FD);
-	int r;
-
-	r = uv_timer_init(server->loop, &server->timer);
-	assert(r == 0);
-	/* An epoll descriptor of our own, just made: nothing in uv_poll_init can refuse it. */
-	r = uv_poll_init(server->loop, &server->poll, info->epoll_fd);
-	assert(r == 0);
-	server->timer.data = server->poll.data = server;
-	server->handles = 2;
-	(void)uv_poll_start(&server->poll, UV_READABLE, on_readable);
+		return;
+	(void)MHD_run(listener->daemon);
+	timer_arm(server);
 }
 
 static void config_defaults(struct http_config *config)
@@ -473,11 +408,14 @@ static void config_defaults(struct http_config *config)
 		config->idle_ms = LIMIT_HTTP_IDLE;
 }
 
+static const struct http_callbacks callbacks = {on_request, on_uri, on_completed};
+
 int http_server_open(uv_loop_t *loop, const struct http_config *config, struct http_server **ret,
                      struct blix_error *err)
 {
 	cleanup(freep) struct http_server *server = xcalloc(1, sizeof(*server));
 	struct stat st = {0};
+	int fd = -1;
 	int r;
 
 	server->loop = loop;
@@ -485,22 +423,41 @@ int http_server_open(uv_loop_t *loop, const struct http_config *config, struct h
 	config_defaults(&server->config);
 	server->idle.wait_ms = server->config.idle_ms;
 	server->receive.wait_ms = server->config.receive_ms;
-	r = listen_open(config, &server->listen_fd, err);
+	r = listen_unix(config, &fd, err);
 	if (r < 0)
 		return r;
 	if (lstat(config->socket_path, &st) == 0) {
 		server->socket_dev = st.st_dev;
 		server->socket_ino = st.st_ino;
 	}
-	server->daemon = daemon_start(server);
-	if (server->daemon == NULL) {
+	r = listener_open(server, fd, NULL, &callbacks, err);
+	if (r < 0) {
 		socket_remove(server);
-		(void)close(server->listen_fd);
-		return blix_fail(err, BLIX_E_IO, "start the HTTP server on %s",
-		                 config->socket_path);
+		return blix_wrap(err, "%s", config->socket_path);
 	}
-	loop_start(server);
+	r = uv_timer_init(loop, &server->timer);
+	assert(r == 0);
+	r = uv_idle_init(loop, &server->soon);
+	assert(r == 0);
+	server->timer.data = server->soon.data = server;
+	server->handles += 2;
 	*ret = take(server);
+	return 0;
+}
+
+int http_server_listen(struct http_server *server, const char *address, struct tls_credentials *tls,
+                       unsigned *ret_port, struct blix_error *err)
+{
+	unsigned port = 0;
+	int fd = -1;
+	int r = listen_tcp(address, &fd, &port, err);
+
+	if (r == 0)
+		r = listener_open(server, fd, tls, &callbacks, err);
+	if (r < 0)
+		return blix_wrap(err, "listen on %s", address);
+	if (ret_port != NULL)
+		*ret_port = port;
 	return 0;
 }
 
@@ -511,7 +468,7 @@ void http_server_close(struct http_server *server, void (*cb)(void *data), void 
 	server->closed = cb;
 	server->closed_data = data;
 	/* Not here: the caller may be a handler, inside MHD_run. */
-	(void)uv_timer_start(&server->timer, on_timer, 0, 0);
+	server_soon(server);
 }
 
 size_t http_server_connections(const struct http_server *server)

@@ -1,4 +1,9 @@
-/* An HTTP/1.1 server on a uv loop, by libmicrohttpd, on one Unix socket.
+/* An HTTP/1.1 server on a uv loop, by libmicrohttpd: on a Unix socket, and on any number of TCP
+ * ports by TLS 1.3.
+ *
+ * Over TLS both sides prove who they are by certificates of the cluster's own CA. A client may show
+ * none: then it is a stranger, and config.allow decides what that may. A certificate that does not
+ * hold ends the handshake.
  *
  * Routes are a table: method, path template, allowed query parameters and largest body. What does
  * not fit the table is answered here (404, 405 with Allow, 400, 413), so a handler sees only
@@ -11,12 +16,14 @@
  * Held here: headers of a request fit one buffer of 16 KiB with its request line and are at most
  * LIMIT_HTTP_HEADERS; a header name comes once; never both Content-Length and Transfer-Encoding;
  * the request is whole LIMIT_HTTP_RECEIVE ms after its request line, which comes within
- * LIMIT_HTTP_IDLE ms; a client that takes no byte of its answer for as long is dropped; bodies held
- * at once by all connections together stay under LIMIT_HTTP_BODIES; LIMIT_CONNECTIONS in all (more
- * wait in the listen queue) and LIMIT_HTTP_USER for one uid other than root's and our own. Not
- * enforced, since libmicrohttpd hides it: chunk extensions and trailers (read and dropped), a least
- * rate in bytes per second. Errors that libmicrohttpd itself finds while reading a request line or
- * headers (400, 413, 414, 431, 501, 505) have its own body, not JSON.
+ * LIMIT_HTTP_IDLE ms, the first one over TLS within LIMIT_HTTP_RECEIVE ms of the connection; a
+ * client that takes no byte of its answer for as long is dropped; bodies held at once by all
+ * connections together stay under LIMIT_HTTP_BODIES; LIMIT_CONNECTIONS of each socket (more wait in
+ * the listen queue); LIMIT_HTTP_USER of one uid, node or user, unless it is root, our own uid, a
+ * server or an admin; as many of one address that have not proved who they are. Not enforced, since
+ * libmicrohttpd hides it: chunk extensions and trailers (read and dropped), a least rate in bytes
+ * per second. Errors that libmicrohttpd itself finds while reading a request line or headers (400,
+ * 413, 414, 431, 501, 505) have its own body, not JSON.
  *
  * Half-closing: a client that shuts down its writing side while it waits counts as gone.
  */
@@ -26,22 +33,38 @@
 #include "base/buf.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "tls/authority.h"
 
+#include <netinet/in.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 #include <uv.h>
 
+struct tls_credentials; /* tls/credentials.h */
 struct http_server;
 struct http_request; /* owned by the server, valid until answered or cancelled */
 struct http_upgrade; /* a connection that has left HTTP */
 
-/* Who connected, by SO_PEERCRED: as of connect(), not of this request. */
+enum http_peer_kind {
+	HTTP_PEER_UNIX,        /* uid, gid, pid: as of connect(), not of this request */
+	HTTP_PEER_CERTIFICATE, /* identity: as of the handshake */
+	HTTP_PEER_STRANGER,    /* TLS, and no certificate */
+};
+
+/* Who connected. Over TLS uid and gid are nobody's. */
 struct http_peer {
+	enum http_peer_kind kind;
 	uid_t uid;
 	gid_t gid;
 	pid_t pid;
+	struct tls_identity identity;
+	char address[INET6_ADDRSTRLEN]; /* of a TCP connection, else "" */
 };
+
+#define HTTP_PEER_TEXT 80
+/* "uid:0", "node:7", "user:ann", "anyone". */
+void http_peer_text(const struct http_peer *peer, char ret[HTTP_PEER_TEXT]);
 
 /* `data` is that of struct http_config. */
 typedef void (*http_handler)(struct http_request *request, void *data);
@@ -69,7 +92,7 @@ struct http_config {
 	size_t n;
 	void *data;
 	/* Asked for each request before its handler; a failure is the answer. NULL: all may. */
-	int (*allow)(void *data, const struct http_peer *peer, const struct http_route *route,
+	int (*allow)(void *data, const struct http_request *request, const struct http_route *route,
 	             struct blix_error *err);
 	/* 0: the limits of base/limits.h. */
 	unsigned connections_max;
@@ -82,6 +105,11 @@ struct http_config {
  * socket -BLIX_E_REFUSED. */
 int http_server_open(uv_loop_t *loop, const struct http_config *config, struct http_server **ret,
                      struct blix_error *err);
+/* Listens on one more socket: `address` is IP:PORT, [IP6]:PORT or :PORT for all addresses; port 0
+ * takes any. `tls` must outlive the server; what it loads anew holds for new connections. ret_port
+ * may be NULL. */
+int http_server_listen(struct http_server *server, const char *address, struct tls_credentials *tls,
+                       unsigned *ret_port, struct blix_error *err);
 /* Stops accepting and removes the socket file at the next turn, cancels the requests that wait
  * (their cancel callbacks run) and answers them 503, then frees and calls cb, which may be NULL.
  * Answers still under way are cut. May be called from a handler. */

@@ -38,9 +38,10 @@ static bool in_group(uid_t uid, gid_t primary, gid_t wanted)
 
 /* Root and the daemon's own user may do everything; the socket's group everything but what servers
  * say to each other. The socket's mode says the same; this holds when somebody changed the mode. */
-int api_allow(void *data, const struct http_peer *peer, const struct http_route *route,
+int api_allow(void *data, const struct http_request *request, const struct http_route *route,
               struct blix_error *err)
 {
+	const struct http_peer *peer = http_peer(request);
 	const struct daemon *d = data;
 	struct group group, *found = NULL;
 	char text[4096];

@@ -94,7 +94,7 @@ bool daemon_is_current(const struct daemon *d, uint64_t *ret_age_ms);
 /* api.c */
 extern const struct http_route api_routes[];
 extern const size_t api_n_routes;
-int api_allow(void *data, const struct http_peer *peer, const struct http_route *route,
+int api_allow(void *data, const struct http_request *request, const struct http_route *route,
               struct blix_error *err);
 
 const struct config_server *daemon_server(const struct daemon *d, uint64_t id);

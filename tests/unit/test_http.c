@@ -159,7 +159,7 @@ static const struct http_route routes[] = {
 	{.method = "GET", .path = "/v1/denied", .handler = handle_vm, .flags = 1},
 };
 
-static int allow(void *data, const struct http_peer *peer, const struct http_route *route,
+static int allow(void *data, const struct http_request *request, const struct http_route *route,
                  struct blix_error *err)
 {
 	struct fixture *f = data;
@@ -167,7 +167,7 @@ static int allow(void *data, const struct http_peer *peer, const struct http_rou
 	if (route->flags == 0)
 		return 0;
 	f->denied++;
-	return blix_fail(err, BLIX_E_DENIED, "user %u may not", (unsigned)peer->uid);
+	return blix_fail(err, BLIX_E_DENIED, "user %u may not", (unsigned)http_peer(request)->uid);
 }
 
 static void on_guard(uv_timer_t *guard)
