@@ -7,13 +7,14 @@
 
 #define HEAD_MAX (8u << 10)
 
-int upgrade_ask(struct buf *out, const char *path, const char *body)
+int upgrade_ask(struct buf *out, const char *path, const char *header, const char *body)
 {
 	return buf_printf(out,
 	                  "POST %s HTTP/1.1\r\nHost: blix\r\nConnection: Upgrade\r\n"
 	                  "Upgrade: " UPGRADE_PROTOCOL "\r\nContent-Type: application/json\r\n"
-	                  "Content-Length: %zu\r\n\r\n%s",
-	                  path, strlen(body), body);
+	                  "Content-Length: %zu\r\n%s%s\r\n%s",
+	                  path, strlen(body), header != NULL ? header : "",
+	                  header != NULL ? "\r\n" : "", body);
 }
 
 static int not_http(struct blix_error *err)

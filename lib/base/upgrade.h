@@ -15,8 +15,9 @@ struct upgrade_head {
 	size_t n;              /* bytes of the head */
 };
 
-/* Appends the request: POST `path` with a JSON body ("" for none). */
-int upgrade_ask(struct buf *out, const char *path, const char *body);
+/* Appends the request: POST `path` with a JSON body ("" for none) and one more header ("Name:
+ * value", NULL: none). */
+int upgrade_ask(struct buf *out, const char *path, const char *header, const char *body);
 /* 1 and *ret when `bytes` begin with a whole head, 0 when more are needed, -BLIX_E_INTERNAL for
  * what is no such answer. */
 int upgrade_read(const char *bytes, size_t n, struct upgrade_head *ret, struct blix_error *err);

@@ -133,7 +133,7 @@ static int stream_ask(struct client *client, struct client_stream *stream, const
 	int rc;
 
 	buf_init(&ask, LIMIT_BODY);
-	if (upgrade_ask(&ask, path, body) < 0)
+	if (upgrade_ask(&ask, path, NULL, body) < 0)
 		return blix_fail(err, BLIX_E_TOOBIG, "the request is too large");
 	rc = send_all(client, stream->fd, &ask, until_ms, err);
 	return rc < 0 ? rc : read_answer(client, stream, until_ms, err);

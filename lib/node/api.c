@@ -1,5 +1,6 @@
-/* The routes of the API, who may call them, and the answers about the cluster itself. Everything
- * about VMs is in api_vm.c, lists that stream in api_list.c, console logs in api_logs.c. */
+/* The routes of the API, the role that each takes, and the answers about the cluster itself.
+ * Everything about VMs is in api_vm.c, lists that stream in api_list.c, console logs in api_logs.c,
+ * who asks in api_who.c. */
 #include "node/api_internal.h"
 
 #include "base/alloc.h"
@@ -10,52 +11,8 @@
 #include "http/openapi.h"
 #include "node/stream.h"
 
-#include <grp.h>
 #include <inttypes.h>
-#include <pwd.h>
 #include <stdio.h>
-#include <unistd.h>
-
-static bool in_group(uid_t uid, gid_t primary, gid_t wanted)
-{
-	gid_t groups[64];
-	struct passwd entry, *found = NULL;
-	int n = (int)array_size(groups);
-	char text[4096];
-
-	if (primary == wanted)
-		return true;
-	if (getpwuid_r(uid, &entry, text, sizeof(text), &found) != 0 || found == NULL)
-		return false;
-	if (getgrouplist(found->pw_name, found->pw_gid, groups, &n) < 0)
-		return false;
-	for (int i = 0; i < n; i++) {
-		if (groups[i] == wanted)
-			return true;
-	}
-	return false;
-}
-
-/* Root and the daemon's own user may do everything; the socket's group everything but what servers
- * say to each other. The socket's mode says the same; this holds when somebody changed the mode. */
-int api_allow(void *data, const struct http_request *request, const struct http_route *route,
-              struct blix_error *err)
-{
-	const struct http_peer *peer = http_peer(request);
-	const struct daemon *d = data;
-	struct group group, *found = NULL;
-	char text[4096];
-
-	if (peer->uid == 0 || peer->uid == geteuid())
-		return 0;
-	if ((route->flags & API_PEER) == 0 && d->config->group[0] != '\0' &&
-	    getgrnam_r(d->config->group, &group, text, sizeof(text), &found) == 0 &&
-	    found != NULL && in_group(peer->uid, peer->gid, found->gr_gid))
-		return 0;
-	(void)blix_fail(err, BLIX_E_DENIED, "user %u may not do this", (unsigned)peer->uid);
-	blix_hint(err, "be root, or a member of the group '%s'", d->config->group);
-	return -(int)BLIX_E_DENIED;
-}
 
 void api_not_found(struct http_request *request, const char *name)
 {
@@ -256,64 +213,66 @@ static void openapi_handle(struct http_request *request, void *data);
 #define POLL_QUERY "revision=u64 wait=duration"
 
 const struct http_route api_routes[] = {
-	{"GET", "/v1/vms", vm_list_handle, "List VMs, whole or as a summary", LIST_QUERY, 0, 0,
-         NULL, "VMList"},
+	{"GET", "/v1/vms", vm_list_handle, "List VMs, whole or as a summary", LIST_QUERY,
+         API_VIEWER, 0, NULL, "VMList"},
 	{"POST", "/v1/vms", vm_create_handle, "Create a VM, or ask where it would run",
-         "dryRun=bool", API_MUTATION, LIMIT_BODY, "VM", "VM"},
-	{"GET", "/v1/vms/{name}", vm_show_handle, "One VM; waits for it to change", POLL_QUERY, 0,
-         0, NULL, "VM"},
+         "dryRun=bool", API_OPERATOR | API_MUTATION, LIMIT_BODY, "VM", "VM"},
+	{"GET", "/v1/vms/{name}", vm_show_handle, "One VM; waits for it to change", POLL_QUERY,
+         API_VIEWER, 0, NULL, "VM"},
 	{"DELETE", "/v1/vms/{name}", vm_delete_handle, "Stop it, remove what it left, forget it",
-         "graceMs=u64 volumes=bool ifVersion=u64", API_MUTATION, 0, NULL, "VM"},
-	{"POST", "/v1/vms/{name}/start", vm_start_handle, "Start it", "ifVersion=u64", API_MUTATION,
-         LIMIT_BODY, "Power", "VM"},
-	{"POST", "/v1/vms/{name}/stop", vm_stop_handle, "Stop it", "ifVersion=u64", API_MUTATION,
-         LIMIT_BODY, "Power", "VM"},
+         "graceMs=u64 volumes=bool ifVersion=u64", API_OPERATOR | API_MUTATION, 0, NULL, "VM"},
+	{"POST", "/v1/vms/{name}/start", vm_start_handle, "Start it", "ifVersion=u64",
+         API_OPERATOR | API_MUTATION, LIMIT_BODY, "Power", "VM"},
+	{"POST", "/v1/vms/{name}/stop", vm_stop_handle, "Stop it", "ifVersion=u64",
+         API_OPERATOR | API_MUTATION, LIMIT_BODY, "Power", "VM"},
 	{"POST", "/v1/vms/{name}/restart", vm_restart_handle, "Stop it, then start it",
-         "ifVersion=u64", API_MUTATION, LIMIT_BODY, "Power", "VM"},
+         "ifVersion=u64", API_OPERATOR | API_MUTATION, LIMIT_BODY, "Power", "VM"},
 	{"POST", "/v1/vms/{name}/pause", vm_pause_handle, "Hold its CPUs", "ifVersion=u64",
-         API_MUTATION, 0, NULL, "VM"},
+         API_OPERATOR | API_MUTATION, 0, NULL, "VM"},
 	{"POST", "/v1/vms/{name}/resume", vm_resume_handle, "Let its CPUs go on", "ifVersion=u64",
-         API_MUTATION, 0, NULL, "VM"},
+         API_OPERATOR | API_MUTATION, 0, NULL, "VM"},
 	{"POST", "/v1/vms/{name}/adopt", vm_adopt_handle, "Take over a microVM that is on a node",
-         NULL, API_MUTATION, LIMIT_BODY, "Adopt", "VM"},
+         NULL, API_OPERATOR | API_MUTATION, LIMIT_BODY, "Adopt", "VM"},
 	{"POST", "/v1/vms/{name}/update", vm_update_handle, "Lock it anew and boot that",
-         "ifVersion=u64", API_MUTATION, LIMIT_BODY, "Update", "VM"},
+         "ifVersion=u64", API_OPERATOR | API_MUTATION, LIMIT_BODY, "Update", "VM"},
 	{"POST", "/v1/vms/{name}/set", vm_set_handle, "Other resources, labels or restart policy",
-         "ifVersion=u64", API_MUTATION, LIMIT_BODY, "Set", "VM"},
+         "ifVersion=u64", API_OPERATOR | API_MUTATION, LIMIT_BODY, "Set", "VM"},
 	{"POST", "/v1/vms/{name}/rollback", vm_rollback_handle, "Back to an older generation",
-         "ifVersion=u64", API_MUTATION, LIMIT_BODY, "Rollback", "VM"},
+         "ifVersion=u64", API_OPERATOR | API_MUTATION, LIMIT_BODY, "Rollback", "VM"},
 	{"GET", "/v1/vms/{name}/generations", vm_generations_handle, "The systems that are kept",
-         NULL, 0, 0, NULL, "GenerationList"},
-	{"GET", "/v1/vms/{name}/why", vm_why_handle, "Why it is in its phase", NULL, 0, 0, NULL,
-         "Why"},
-	{"GET", "/v1/vms/{name}/usage", vm_usage_handle, "What it uses now", "here=bool", 0, 0,
-         NULL, "Usage"},
+         NULL, API_VIEWER, 0, NULL, "GenerationList"},
+	{"GET", "/v1/vms/{name}/why", vm_why_handle, "Why it is in its phase", NULL, API_VIEWER, 0,
+         NULL, "Why"},
+	{"GET", "/v1/vms/{name}/usage", vm_usage_handle, "What it uses now", "here=bool",
+         API_VIEWER, 0, NULL, "Usage"},
 	{"GET", "/v1/vms/{name}/logs", vm_logs_handle, "Its console; waits for more",
-         "offset=u64 wait=duration here=bool", 0, 0, NULL, NULL},
+         "offset=u64 wait=duration here=bool", API_VIEWER, 0, NULL, NULL},
 	{"POST", "/v1/vms/{name}/console", vm_console_handle, "A terminal at its console: a stream",
-         "here=bool", 0, LIMIT_STREAM_BODY, "Terminal", NULL},
+         "here=bool", API_OPERATOR, LIMIT_STREAM_BODY, "Terminal", NULL},
 	{"POST", "/v1/vms/{name}/exec", vm_exec_handle, "A command in the guest: a stream",
-         "here=bool", 0, LIMIT_STREAM_BODY, "Exec", NULL},
+         "here=bool", API_OPERATOR, LIMIT_STREAM_BODY, "Exec", NULL},
 	{"POST", "/v1/vms/{name}/copy", vm_copy_handle, "Files into the guest or out: a stream",
-         "here=bool", 0, LIMIT_STREAM_BODY, "Copy", NULL},
+         "here=bool", API_OPERATOR, LIMIT_STREAM_BODY, "Copy", NULL},
 	{"PUT", "/v1/vms/{name}/secrets/{secret}", vm_secret_handle,
-         "The value of a secret, raw: to its node", "uid=u64 here=bool", API_MUTATION, LIMIT_SECRET,
-         NULL, NULL},
+         "The value of a secret, raw: to its node", "uid=u64 here=bool",
+         API_OPERATOR | API_MUTATION, LIMIT_SECRET, NULL, NULL},
 	{"GET", "/v1/events", event_list_handle, "What happened; waits for more",
-         "name=name revision=u64 wait=duration", 0, 0, NULL, "EventList"},
-	{"GET", "/v1/nodes", node_list_handle, "List nodes", NULL, 0, 0, NULL, "NodeList"},
-	{"GET", "/v1/nodes/{name}", node_show_handle, "One node", NULL, 0, 0, NULL, "Node"},
-	{"GET", "/v1/cluster", cluster_handle, "Servers, leader, quorum and state hash", NULL, 0, 0,
-         NULL, "Cluster"},
-	{"GET", "/v1/status", status_handle, "Counts of VMs by phase", NULL, 0, 0, NULL, "Status"},
-	{"GET", "/v1/version", version_handle, "Version of the daemon", NULL, 0, 0, NULL,
+         "name=name revision=u64 wait=duration", API_VIEWER, 0, NULL, "EventList"},
+	{"GET", "/v1/nodes", node_list_handle, "List nodes", NULL, API_VIEWER, 0, NULL, "NodeList"},
+	{"GET", "/v1/nodes/{name}", node_show_handle, "One node", NULL, API_VIEWER, 0, NULL,
+         "Node"},
+	{"GET", "/v1/cluster", cluster_handle, "Servers, leader, quorum and state hash", NULL,
+         API_VIEWER, 0, NULL, "Cluster"},
+	{"GET", "/v1/status", status_handle, "Counts of VMs by phase", NULL, API_VIEWER, 0, NULL,
+         "Status"},
+	{"GET", "/v1/version", version_handle, "Version of the daemon", NULL, API_VIEWER, 0, NULL,
          "Version"},
-	{"GET", "/metrics", metrics_handle, "Counters, in the text format of Prometheus", NULL, 0,
+	{"GET", "/metrics", metrics_handle, "Counters, in the text format of Prometheus", NULL,
+         API_VIEWER, 0, NULL, NULL},
+	{"GET", "/v1/openapi.json", openapi_handle, "These routes as OpenAPI 3", NULL, API_VIEWER,
          0, NULL, NULL},
-	{"GET", "/v1/openapi.json", openapi_handle, "These routes as OpenAPI 3", NULL, 0, 0, NULL,
-         NULL},
 	{"POST", "/v1/internal/propose", propose_handle, "A command from another server", NULL,
-         API_PEER | API_MUTATION, LIMIT_BODY, NULL, NULL},
+         API_SERVER | API_MUTATION, LIMIT_BODY, NULL, NULL},
 };
 const size_t api_n_routes = array_size(api_routes);
 

@@ -86,7 +86,10 @@ static void hand_on(struct adoption *a, const struct config_server *server, cons
 	cleanup(freep) char *path = xasprintf("/v1/vms/%s/adopt", a->name);
 	cleanup(json_freep) cJSON *body = json_object();
 	cleanup(freep) char *text = NULL;
+	struct api_hop hop;
 	struct fetch_options options = {.address = server->api,
+	                                .server_name = hop.server_name,
+	                                .headers = hop.headers,
 	                                .method = "POST",
 	                                .path = path,
 	                                .deadline_ms = HAND_ON_MS,
@@ -98,6 +101,7 @@ static void hand_on(struct adoption *a, const struct config_server *server, cons
 	text = json_text(body);
 	options.body = text;
 	options.n = strlen(text);
+	api_hop(a->daemon, a->request, server, &hop);
 	if (fetch_start(a->daemon->fetch, &options, on_handed_on, a, &a->fetch, &err) < 0) {
 		http_answer_error(a->request, &err, NULL);
 		free(a);

@@ -4,7 +4,43 @@
 
 #include "node/daemon_internal.h"
 
-enum { API_PEER = 1, API_MUTATION = 2 }; /* http_route.flags */
+/* http_route.flags: the least role, one of these; a route without one is nobody's. */
+enum {
+	API_VIEWER = 1,
+	API_OPERATOR,
+	API_ADMIN,
+	API_NODE, /* certificates of nodes; the handler looks whether it is the node's own matter */
+	API_SERVER, /* what servers say to each other */
+	API_ANYONE, /* without a certificate too: who joins has none yet */
+	API_ROLES = 15,
+	API_MUTATION = 16,
+};
+
+/* api_who.c: who asks. */
+struct api_who {
+	enum tls_role role; /* of a person; TLS_NO_ROLE: none */
+	uint64_t node;      /* by its certificate; 0: no node */
+	bool is_server;     /* root and our own user too */
+	char principal[HTTP_PEER_TEXT];
+};
+/* -BLIX_E_DENIED: a certificate that holds no longer, or who is no server and names somebody else.
+ */
+int api_who(const struct daemon *d, const struct http_request *request, struct api_who *ret,
+            struct blix_error *err);
+bool api_may(const struct api_who *who, unsigned flags);
+/* For a command: "user:ann"; the caller's to free. */
+char *api_principal(const struct daemon *d, const struct http_request *request);
+
+/* How a request is handed on to another node's daemon, in the name of who sent it. */
+struct api_hop {
+	const char *address;
+	char server_name[TLS_DNS];
+	char line[HTTP_PEER_TEXT + 32];
+	const char *headers[2];
+};
+/* *ret must stay until the request is sent. `request` NULL: in our own name. */
+void api_hop(const struct daemon *d, const struct http_request *request,
+             const struct config_server *server, struct api_hop *ret);
 
 void vm_list_handle(struct http_request *request, void *data);
 void vm_create_handle(struct http_request *request, void *data);

@@ -141,8 +141,11 @@ static void logs_fetch(struct logs *logs, const struct config_server *server, ui
 	                                     logs->name, logs->offset, wait_ms)
 				 : xasprintf("/v1/vms/%s/logs?here=true&wait=%" PRIu64 "ms",
 	                                     logs->name, wait_ms);
+	struct api_hop hop;
 	struct fetch_options options = {
 		.address = server->api,
+		.server_name = hop.server_name,
+		.headers = hop.headers,
 		.path = path,
 		.deadline_ms = (unsigned)wait_ms + SLACK_MS,
 		.answer_max = PIECE_MAX,
@@ -151,6 +154,7 @@ static void logs_fetch(struct logs *logs, const struct config_server *server, ui
 	};
 	struct blix_error err;
 
+	api_hop(logs->daemon, logs->request, server, &hop);
 	if (fetch_start(logs->daemon->fetch, &options, logs_fetched, logs, &logs->fetch, &err) <
 	    0) {
 		http_answer_error(logs->request, &err, NULL);

@@ -49,7 +49,10 @@ static void hand_on(struct daemon *d, struct http_request *request, const struct
 {
 	cleanup(freep) char *path = xasprintf("/v1/vms/%s/secrets/%s?here=true&uid=%" PRIu64,
 	                                      vm->name, secret, vm->uid);
+	struct api_hop hop;
 	struct fetch_options options = {.address = server->api,
+	                                .server_name = hop.server_name,
+	                                .headers = hop.headers,
 	                                .method = "PUT",
 	                                .path = path,
 	                                .content_type = "application/octet-stream",
@@ -60,6 +63,7 @@ static void hand_on(struct daemon *d, struct http_request *request, const struct
 
 	options.body = http_body(request, &options.n);
 	h->request = request;
+	api_hop(d, request, server, &hop);
 	if (fetch_start(d->fetch, &options, on_handed_on, h, &h->fetch, &err) < 0) {
 		http_answer_error(request, &err, NULL);
 		free(h);

@@ -167,13 +167,17 @@ static void call_cancelled(void *data)
 static void call_fetch(struct usage_call *call, const struct config_server *server)
 {
 	cleanup(freep) char *path = xasprintf("/v1/vms/%s/usage?here=true", call->name);
+	struct api_hop hop;
 	struct fetch_options options = {
 		.address = server->api,
+		.server_name = hop.server_name,
+		.headers = hop.headers,
 		.path = path,
 		.deadline_ms = FETCH_MS,
 		.answer_max = 65536,
 	};
 
+	api_hop(call->daemon, call->request, server, &hop);
 	if (fetch_start(call->daemon->fetch, &options, on_fetched, call, &call->fetch, NULL) < 0)
 		call_end(call, NULL, true);
 }

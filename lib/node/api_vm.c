@@ -62,8 +62,8 @@ static void mutation_done(void *data, int status, const struct command_result *r
 }
 
 /* The session and request number, both or neither, and who asks. */
-static int identify(const struct http_request *request, struct command *command,
-                    struct blix_error *err)
+static int identify(const struct daemon *d, const struct http_request *request,
+                    struct command *command, struct blix_error *err)
 {
 	const char *session = http_header(request, "Blix-Session");
 	const char *number = http_header(request, "Blix-Request");
@@ -78,7 +78,7 @@ static int identify(const struct http_request *request, struct command *command,
 	if (session != NULL && (command->session == 0 || command->request == 0))
 		return blix_fail(err, BLIX_E_INVALID, "session and request numbers begin at 1");
 	free(command->principal);
-	command->principal = xasprintf("uid:%u", (unsigned)http_peer(request)->uid);
+	command->principal = api_principal(d, request);
 	return 0;
 }
 
@@ -89,7 +89,7 @@ void api_propose(struct daemon *d, struct http_request *request, struct command 
 	struct mutation *m;
 	struct blix_error err;
 
-	if (identify(request, command, &err) < 0) {
+	if (identify(d, request, command, &err) < 0) {
 		http_answer_error(request, &err, NULL);
 		command_done(command);
 		return;

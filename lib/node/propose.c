@@ -4,7 +4,7 @@
  * What a follower gets back is the result as the leader applied it; its own state follows a moment
  * later, and the answer waits for that, so that a client reads what it wrote.
  */
-#include "node/daemon_internal.h"
+#include "node/api_internal.h"
 
 #include "base/alloc.h"
 #include "core/codec.h"
@@ -133,7 +133,9 @@ static void forwarded(void *data, int status, int http, struct buf *answer,
 static void forward(struct proposal *p, const struct buf *bytes)
 {
 	const struct config_server *leader = daemon_server(p->daemon, p->daemon->leader_id);
+	struct api_hop hop;
 	struct fetch_options options = {
+		.server_name = hop.server_name,
 		.method = "POST",
 		.path = "/v1/internal/propose",
 		.body = bytes->data,
@@ -148,7 +150,8 @@ static void forward(struct proposal *p, const struct buf *bytes)
 		proposal_fail(p, -(int)BLIX_E_NOLEADER);
 		return;
 	}
-	options.address = leader->api;
+	api_hop(p->daemon, NULL, leader, &hop);
+	options.address = hop.address;
 	rc = fetch_start(p->daemon->fetch, &options, forwarded, p, NULL, NULL);
 	if (rc < 0)
 		proposal_fail(p, rc == -(int)BLIX_E_BUSY ? rc : -(int)BLIX_E_NOLEADER);

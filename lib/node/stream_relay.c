@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "base/upgrade.h"
+#include "node/api_internal.h"
 #include "sys/wire.h"
 
 #define HEAD_MS 30000 /* a guest that must be asked first may be slow */
@@ -199,14 +200,17 @@ static void on_timer(uv_timer_t *timer)
 	relay_fail(timer->data, "does not answer in time");
 }
 
-static int relay_ask(struct relay *relay, const char *path, struct blix_error *err)
+static int relay_ask(struct relay *relay, const struct config_server *server, const char *path,
+                     struct blix_error *err)
 {
+	struct api_hop hop;
 	cleanup(buf_done) struct buf ask;
 	size_t n;
 	int rc;
 
 	buf_init(&ask, 2 * LIMIT_BODY);
-	rc = upgrade_ask(&ask, path, http_body(relay->request, &n));
+	api_hop(relay->daemon, relay->request, server, &hop);
+	rc = upgrade_ask(&ask, path, hop.headers[0], http_body(relay->request, &n));
 	return rc < 0 ? rc : wire_write(relay->far, ask.data, ask.len, err);
 }
 
@@ -233,7 +237,7 @@ void relay_start(struct daemon *d, struct http_request *request, const struct co
 		return;
 	}
 	relay->open++;
-	if (relay_ask(relay, path, &err) < 0)
+	if (relay_ask(relay, server, path, &err) < 0)
 		relay_fail(relay, "cannot be asked");
 	else
 		wire_resume(relay->far);

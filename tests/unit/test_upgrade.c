@@ -235,7 +235,7 @@ static void client_open(struct fixture *f, struct client *c, const char *path)
 	c->f = f;
 	buf_init(&c->head, 1u << 20);
 	buf_init(&ask, 4096);
-	assert_int_equal(upgrade_ask(&ask, path, "{}"), 0);
+	assert_int_equal(upgrade_ask(&ask, path, NULL, "{}"), 0);
 	assert_int_equal(wire_connect(&f->loop, f->path, &client_events, c, &c->wire, NULL), 0);
 	assert_int_equal(wire_write(c->wire, ask.data, ask.len, NULL), 0);
 	buf_done(&ask);
@@ -380,7 +380,7 @@ static void client_leaves(void **state)
 
 	(void)state;
 	buf_init(&ask, 4096);
-	assert_int_equal(upgrade_ask(&ask, "/late", ""), 0);
+	assert_int_equal(upgrade_ask(&ask, "/late", NULL, ""), 0);
 	memcpy(address.sun_path, f->path, strlen(f->path));
 	assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
 	assert_int_equal(send(fd, ask.data, ask.len, 0), ask.len);
