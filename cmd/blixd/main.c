@@ -1,8 +1,8 @@
 /* blixd: flags, configuration, signals, then the loop. See blixd(8).
  *
  * Happy path: read the configuration (or --dev), start the daemon, tell the service manager, run
- * until SIGTERM or SIGINT, close in order, exit 0. Whatever fails before is printed once, with the
- * exit code of its error. */
+ * until SIGTERM or SIGINT, close in order, exit 0. SIGHUP: the node's certificate was renewed.
+ * Whatever fails before is printed once, with the exit code of its error. */
 #include "base/alloc.h"
 #include "base/version.h"
 #include "doctor.h"
@@ -167,7 +167,7 @@ static void notify(const char *text)
 
 struct program {
 	uv_loop_t loop;
-	uv_signal_t term, intr;
+	uv_signal_t term, intr, hup;
 	struct daemon *daemon;
 	bool closing;
 };
@@ -178,6 +178,7 @@ static void closed(void *data)
 
 	uv_close((uv_handle_t *)&program->term, NULL);
 	uv_close((uv_handle_t *)&program->intr, NULL);
+	uv_close((uv_handle_t *)&program->hup, NULL);
 }
 
 static void on_signal(uv_signal_t *handle, int number)
@@ -190,6 +191,15 @@ static void on_signal(uv_signal_t *handle, int number)
 	program->closing = true;
 	notify("STOPPING=1");
 	daemon_close(program->daemon, closed, program);
+}
+
+static void on_hangup(uv_signal_t *handle, int number)
+{
+	const struct program *program = handle->data;
+
+	(void)number;
+	if (!program->closing)
+		daemon_reload(program->daemon);
 }
 
 /* Not exit(): threads of the pool may still write a snapshot. */
@@ -207,10 +217,12 @@ static int run(const struct config *config)
 	(void)uv_loop_init(&program.loop);
 	(void)uv_signal_init(&program.loop, &program.term);
 	(void)uv_signal_init(&program.loop, &program.intr);
-	program.term.data = program.intr.data = &program;
+	(void)uv_signal_init(&program.loop, &program.hup);
+	program.term.data = program.intr.data = program.hup.data = &program;
 	(void)uv_signal_start(&program.term, on_signal, SIGTERM);
 	(void)uv_signal_start(&program.intr, on_signal, SIGINT);
 	program.daemon = daemon_open(&program.loop, config, fatal);
+	(void)uv_signal_start(&program.hup, on_hangup, SIGHUP);
 	rc = daemon_start(program.daemon, &err);
 	if (rc < 0) {
 		rc = fail(&err);

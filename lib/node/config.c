@@ -20,6 +20,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#define LISTEN_MAX 8 /* addresses of one host, of both families, on a few networks */
+
 #define CHILD_PATH                                                                                 \
 	"/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:/usr/local/sbin:"            \
 	"/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -70,6 +72,9 @@ void config_done(struct config *config)
 		free(config->servers[i].api);
 	}
 	free(config->servers);
+	for (size_t i = 0; i < config->n_listen; i++)
+		free(config->listen[i]);
+	free(config->listen);
 	memset(config, 0, sizeof(*config));
 }
 
@@ -178,6 +183,8 @@ static int parse_nix(const cJSON *root, struct config *config, struct blix_error
 static int parse_server(const cJSON *item, struct config_server *server, struct blix_error *err)
 {
 	static const char *const keys[] = {"id", "name", "raft", "api", NULL};
+	char host[PARSE_HOST];
+	uint16_t port;
 	int rc;
 
 	server->name = xstrdup("");
@@ -189,9 +196,11 @@ static int parse_server(const cJSON *item, struct config_server *server, struct 
 	    (rc = get_text(item, "raft", &server->raft, err)) < 0 ||
 	    (rc = get_text(item, "api", &server->api, err)) < 0)
 		return rc;
-	if (server->id == 0 || server->raft[0] != '/' || server->api[0] != '/')
+	if (server->id == 0 || server->raft[0] != '/' || server->api[0] == '\0')
 		return blix_fail(err, BLIX_E_INVALID,
-		                 "id, and absolute paths raft and api, are needed");
+		                 "id, an absolute path raft, and api are needed");
+	if (server->api[0] != '/' && (rc = parse_address(server->api, host, &port, err)) < 0)
+		return blix_wrap(err, "api");
 	return parse_name("name", server->name, err);
 }
 
@@ -209,6 +218,29 @@ static int parse_servers(const cJSON *root, struct config *config, struct blix_e
 		rc = parse_server(item, &config->servers[config->n_servers++], err);
 		if (rc < 0)
 			return blix_wrap(err, "servers[%zu]", config->n_servers - 1);
+	}
+	return 0;
+}
+
+static int parse_listen(const cJSON *root, struct config *config, struct blix_error *err)
+{
+	const cJSON *array = NULL, *item;
+	char host[PARSE_HOST];
+	uint16_t port;
+	int rc = json_get_array(root, "listen", &array, err);
+
+	if (rc < 0 || array == NULL)
+		return rc;
+	if (cJSON_GetArraySize(array) > LISTEN_MAX)
+		return blix_fail(err, BLIX_E_INVALID, "listen: more than %d", LISTEN_MAX);
+	config->listen = xcalloc(LISTEN_MAX, sizeof(*config->listen));
+	cJSON_ArrayForEach (item, array) {
+		if (!cJSON_IsString(item))
+			return blix_fail(err, BLIX_E_INVALID, "listen: not a list of IP:PORT");
+		rc = parse_address(item->valuestring, host, &port, err);
+		if (rc < 0)
+			return blix_wrap(err, "listen");
+		config->listen[config->n_listen++] = xstrdup(item->valuestring);
 	}
 	return 0;
 }
@@ -258,13 +290,12 @@ static int parse_generations(const cJSON *root, struct config *config, struct bl
 static int parse_tree(const cJSON *root, struct config *config, struct blix_error *err)
 {
 	static const char *const keys[] = {
-		"name",        "cluster",    "id",          "stateDir",
-		"runDir",      "socket",     "group",       "microvmsDir",
-		"microvm",     "libexecDir", "gcrootsDir",  "path",
-		"nix",         "buildsMax",  "retryMs",     "buildTimeoutMs",
-		"overcommit",  "capacity",   "reserved",    "electionTimeoutMs",
-		"heartbeatMs", "servers",    "supervision", "generations",
-		"systemdDir",  NULL};
+		"name",           "cluster",    "id",          "stateDir",    "runDir",
+		"socket",         "group",      "microvmsDir", "microvm",     "libexecDir",
+		"gcrootsDir",     "path",       "nix",         "buildsMax",   "retryMs",
+		"buildTimeoutMs", "overcommit", "capacity",    "reserved",    "electionTimeoutMs",
+		"heartbeatMs",    "servers",    "supervision", "generations", "systemdDir",
+		"listen",         NULL};
 	int rc;
 
 	if ((rc = json_only_keys(root, keys, err)) < 0 ||
@@ -282,7 +313,7 @@ static int parse_tree(const cJSON *root, struct config *config, struct blix_erro
 	    (rc = parse_amount(root, "capacity", &config->cpus, &config->memory_bytes, err)) < 0 ||
 	    (rc = parse_amount(root, "reserved", &config->reserved_cpus, &config->reserved_bytes,
 	                       err)) < 0 ||
-	    (rc = parse_nix(root, config, err)) < 0)
+	    (rc = parse_nix(root, config, err)) < 0 || (rc = parse_listen(root, config, err)) < 0)
 		return rc;
 	return parse_servers(root, config, err);
 }

@@ -15,7 +15,7 @@ struct config_server {
 	uint64_t id;
 	char *name;
 	char *raft; /* Unix socket of its raft listener */
-	char *api;  /* Unix socket of its API */
+	char *api;  /* of its API: Unix socket, or HOST:PORT of a node that has certificates */
 };
 
 struct config {
@@ -48,6 +48,8 @@ struct config {
 	bool dev;
 	struct config_server *servers;
 	size_t n_servers;
+	char **listen; /* IP:PORT each, for the API by TLS */
+	size_t n_listen;
 };
 
 /* The defaults above. */

@@ -8,6 +8,7 @@
 #include "sys/clock.h"
 #include "sys/file.h"
 #include "sys/log.h"
+#include "tls/credentials.h"
 
 #include <assert.h>
 #include <grp.h>
@@ -305,7 +306,7 @@ int daemon_start(struct daemon *d, struct blix_error *err)
 		return rc;
 	consensus_on_role(d->consensus, on_role, d);
 	if ((rc = open_executor(d, err)) < 0 || (rc = consensus_start(d->consensus, err)) < 0 ||
-	    (rc = open_api(d, err)) < 0)
+	    (rc = open_api(d, err)) < 0 || (rc = daemon_secure(d, err)) < 0)
 		return rc;
 	(void)uv_check_start(&d->turn, on_turn);
 	(void)uv_timer_start(&d->tick, on_tick, 100, duties_grace_ms(d->config) / 2);
@@ -325,6 +326,7 @@ static void handle_closed(uv_handle_t *handle)
 	state_free(d->state);
 	metrics_free(d->metrics);
 	node_facts_done(&d->facts);
+	credentials_free(d->credentials);
 	free(d->actions);
 	if (d->lock_fd >= 0)
 		(void)close(d->lock_fd);

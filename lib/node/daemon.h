@@ -20,6 +20,8 @@ struct daemon *daemon_open(uv_loop_t *loop, const struct config *config,
                            void (*fatal)(const struct blix_error *err));
 /* When it fails, daemon_close is still the caller's to call. */
 int daemon_start(struct daemon *daemon, struct blix_error *err);
+/* The node's certificate was renewed: connections that begin from now on take the new one. */
+void daemon_reload(struct daemon *daemon);
 void daemon_close(struct daemon *daemon, void (*cb)(void *data), void *data);
 
 #endif

@@ -26,6 +26,7 @@ struct daemon {
 	struct consensus *consensus;
 	struct http_server *http;
 	struct fetch_pool *fetch;
+	struct tls_credentials *credentials; /* NULL: no certificates, so no TCP */
 	struct node_executor *executor;
 	struct probe *probe;
 
@@ -96,6 +97,9 @@ extern const struct http_route api_routes[];
 extern const size_t api_n_routes;
 int api_allow(void *data, const struct http_request *request, const struct http_route *route,
               struct blix_error *err);
+
+/* secure.c: certificates and TCP, where this node has them; after the API and the fetch pool. */
+int daemon_secure(struct daemon *d, struct blix_error *err);
 
 const struct config_server *daemon_server(const struct daemon *d, uint64_t id);
 

@@ -39,6 +39,36 @@ static void accepts(void **state)
 	config_done(&config);
 }
 
+/* Addresses of TLS, of one's own and of others. */
+static void addresses(void **state)
+{
+	static const char *const bad[] = {
+		"{\"listen\":\":7443\"}",
+		"{\"listen\":[7443]}",
+		"{\"listen\":[\"7443\"]}",
+		"{\"listen\":[\":1\",\":2\",\":3\",\":4\",\":5\",\":6\",\":7\",\":8\",\":9\"]}",
+		"{\"servers\":[{\"id\":1,\"name\":\"a\",\"raft\":\"/r\",\"api\":\"x\"}]}",
+	};
+	struct blix_error err;
+	struct config config;
+
+	(void)state;
+	assert_int_equal(
+		parse(&config,
+	              "{\"listen\":[\"127.0.0.1:7443\",\"[::1]:7443\"],\"servers\":[{\"id\":1,"
+	              "\"name\":\"a\",\"raft\":\"/r\",\"api\":\"a.example:7443\"}]}",
+	              &err),
+		0);
+	assert_int_equal(config.n_listen, 2);
+	assert_string_equal(config.listen[1], "[::1]:7443");
+	assert_string_equal(config.servers[0].api, "a.example:7443");
+	config_done(&config);
+	for (size_t i = 0; i < array_size(bad); i++) {
+		assert_int_equal(parse(&config, bad[i], &err), -(int)BLIX_E_SPEC);
+		config_done(&config);
+	}
+}
+
 /* The choice by looking, the choice by name, and a name that is none. */
 static void chooses_a_supervisor(void **state)
 {
@@ -187,6 +217,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(accepts),
+		cmocka_unit_test(addresses),
 		cmocka_unit_test(chooses_a_supervisor),
 		cmocka_unit_test(names_each_mistake),
 		cmocka_unit_test(one_server_keeps_its_identity),
