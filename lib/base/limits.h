@@ -20,7 +20,18 @@
 #define LIMIT_VMS         100000u /* one sorted array and one snapshot message must hold them */
 #define LIMIT_METRICS_VMS                                                                          \
 	1000u /* per node in GET /metrics: each is six series for whoever stores them */
-#define LIMIT_NODES        1000u
+#define LIMIT_NODES     1000u
+#define LIMIT_SERVERS   16u   /* members of the log: 7 voters, and standbys for each of them */
+#define LIMIT_VOTERS    7u    /* beyond, a commit waits for more disks and protects no better */
+#define LIMIT_PRINCIPAL 71    /* "user:" and a name; "node:" and a number */
+#define LIMIT_ADDRESSES 512u  /* text of a node's addresses: four HOST:PORT of 127 bytes */
+#define LIMIT_TOKENS    1000u /* join tokens at once: one for each node there may be */
+#define LIMIT_TOKEN_TTL 604800000u /* ms a join token may live: a week */
+#define LIMIT_USERS     10000u     /* people and pipelines with a certificate */
+#define LIMIT_DENIED                                                                               \
+	16384u /* serials, and ids of nodes, that are denied: each looked up at a handshake */
+#define LIMIT_LEFT         65536u       /* ids of nodes that left: half a MiB */
+#define LIMIT_AUDIT        4096u        /* the audit ring in the state: under 1 MiB */
 #define LIMIT_EVENTS       4096u        /* the ring in the state: about 1 MiB */
 #define LIMIT_SESSIONS     100000u      /* about 100 bytes each while they hold few results */
 #define LIMIT_RESULTS      64u          /* remembered results of a session */

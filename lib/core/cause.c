@@ -53,6 +53,7 @@ static const struct {
 	{"image-corrupt", CAUSE_IMAGE},
 	{"journal-failed", CAUSE_NODE},
 	{"node-offline", CAUSE_NODE},
+	{"node-removed", CAUSE_NODE},
 	{"runner-lost", CAUSE_NODE},
 	{"process-unknown", CAUSE_NODE},
 	{"step-unknown", CAUSE_NODE},

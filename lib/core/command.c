@@ -3,9 +3,13 @@
 
 #include "base/alloc.h"
 #include "base/json.h"
+#include "core/command_internal.h"
 #include "core/object_codec.h"
 
 #include <assert.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 /* Words from a child or a console: made fit for JSON before they enter the state. */
 static void get_message(struct codec *in, char **slot)
@@ -267,7 +271,8 @@ static void put_node_phase(struct buf *out, const struct command *c)
 static void get_node_phase(struct codec *in, struct command *c)
 {
 	c->node_phase.id = get_u64(in);
-	c->node_phase.phase = (enum node_phase)get_enum(in, NODE_PHASE_COUNT);
+	/* What a leader can observe; the others follow from it (state_node.c). */
+	c->node_phase.phase = (enum node_phase)get_enum(in, NODE_OFFLINE + 1);
 }
 
 static void put_expire(struct buf *out, const struct command *c)
@@ -299,7 +304,30 @@ static const struct {
 	[COMMAND_VM_SET] = {put_set, get_set},
 	[COMMAND_VM_UPDATE_DUE] = {put_update_due, get_update_due},
 	[COMMAND_GENERATION_DROP] = {put_drop, get_drop},
+	[COMMAND_CLUSTER_INIT] = {put_cluster_init, get_cluster_init},
+	[COMMAND_CLUSTER_SET] = {put_cluster_set, get_cluster_set},
+	[COMMAND_FEATURE_LEVEL] = {put_feature_level, get_feature_level},
+	[COMMAND_TOKEN_CREATE] = {put_token_create, get_token_create},
+	[COMMAND_TOKEN_DELETE] = {put_token_delete, get_token_delete},
+	[COMMAND_TOKEN_EXPIRE] = {put_token_expire, get_token_expire},
+	[COMMAND_NODE_JOIN] = {put_node_join, get_node_join},
+	[COMMAND_NODE_SET] = {put_node_set, get_node_set},
+	[COMMAND_NODE_CERTIFICATE] = {put_node_certificate, get_node_certificate},
+	[COMMAND_NODE_REMOVE] = {put_node_remove, get_node_remove},
+	[COMMAND_NODE_LEFT] = {put_node_left, get_node_left},
+	[COMMAND_USER_CREATE] = {put_user_create, get_user_create},
+	[COMMAND_USER_SET] = {put_user_set, get_user_set},
+	[COMMAND_USER_DELETE] = {put_user_delete, get_user_delete},
+	[COMMAND_DENY] = {put_deny, get_deny},
 };
+
+uint32_t command_level(enum command_kind kind)
+{
+	/* These two raise the level themselves. */
+	if (kind == COMMAND_FEATURE_LEVEL || kind == COMMAND_CLUSTER_INIT)
+		return 1;
+	return kind < COMMAND_CLUSTER_INIT ? 1 : 2;
+}
 
 static bool kind_known(uint32_t kind)
 {
@@ -335,6 +363,8 @@ void command_init(struct command *command, enum command_kind kind)
 		command->vm_update.timeout_ms = UPDATE_TIMEOUT_MS;
 	} else if (kind == COMMAND_NODE_REPORT) {
 		node_facts_init(&command->node_report.facts);
+	} else if (kind == COMMAND_NODE_JOIN) {
+		node_facts_init(&command->node_join.facts);
 	}
 }
 
@@ -363,6 +393,8 @@ void command_done(struct command *command)
 		free(command->vm_update.attr);
 	} else if (command->kind == COMMAND_NODE_REPORT) {
 		node_facts_done(&command->node_report.facts);
+	} else if (command->kind == COMMAND_NODE_JOIN) {
+		node_facts_done(&command->node_join.facts);
 	}
 	free(command->principal);
 	memset(command, 0, sizeof(*command));
@@ -383,6 +415,14 @@ int command_encode(const struct command *command, struct buf *out, struct blix_e
 	return 0;
 }
 
+/* The level that a command would raise the cluster to; 0: none. */
+static uint32_t level_in(const struct command *c)
+{
+	return c->kind == COMMAND_FEATURE_LEVEL  ? c->feature_level.level
+	       : c->kind == COMMAND_CLUSTER_INIT ? c->cluster_init.level
+	                                         : 0;
+}
+
 int command_decode(const uint8_t *bytes, size_t n, struct command *command, struct blix_error *err)
 {
 	struct codec in = {.at = bytes, .left = n};
@@ -398,11 +438,21 @@ int command_decode(const uint8_t *bytes, size_t n, struct command *command, stru
 	command_init(&c, (enum command_kind)kind);
 	c.session = get_u64(&in);
 	c.request = get_u64(&in);
-	get_string_into(&in, &c.principal, LIMIT_NAME);
+	get_string_into(&in, &c.principal, LIMIT_PRINCIPAL);
+	/* The kind is its seed: two kinds may have the same bytes. */
+	c.digest = XXH3_64bits_withSeed(in.at, in.left, kind);
 	kinds[kind].get(&in, &c);
 	if (!codec_end(&in)) {
 		command_done(&c);
 		return blix_fail(err, BLIX_E_CORRUPT, "command %u is malformed", kind);
+	}
+	if (level_in(&c) > FEATURE_LEVEL) {
+		(void)blix_fail(err, BLIX_E_CORRUPT,
+		                "the cluster goes to feature level %u, this binary knows %u",
+		                level_in(&c), FEATURE_LEVEL);
+		blix_hint(err, "a newer blixd wrote it: upgrade this server");
+		command_done(&c);
+		return -(int)BLIX_E_CORRUPT;
 	}
 	*command = c;
 	return 0;

@@ -8,10 +8,17 @@
 #define BLIX_CORE_COMMAND_H
 
 #include "base/buf.h"
-#include "core/node.h"
+#include "core/member.h"
 #include "core/vm.h"
 
-#define COMMAND_VERSION 3
+#define COMMAND_VERSION 4
+
+/* The feature level that this binary knows. A command newer than the cluster's level is refused;
+ * the level rises only when every server's binary knows it (COMMAND_FEATURE_LEVEL), and a binary
+ * that finds a higher one than its own in the log or a snapshot stops.
+ *   1  VMs, nodes, sessions
+ *   2  membership: the cluster's record, tokens, joining and leaving, people, denials */
+#define FEATURE_LEVEL 2u
 
 enum command_kind {
 	COMMAND_VM_CREATE = 1,
@@ -29,6 +36,21 @@ enum command_kind {
 	COMMAND_VM_UPDATE_DUE = 13,   /* the leader: the trial of a new system is over */
 	COMMAND_GENERATION_DROP = 14, /* the leader: one more than is to be kept */
 	COMMAND_VM_SET = 15,          /* cpus, memory, restart policy, labels */
+	COMMAND_CLUSTER_INIT = 16,    /* its first server: this is the cluster, and I am its node */
+	COMMAND_CLUSTER_SET = 17,     /* how many voters */
+	COMMAND_FEATURE_LEVEL = 18,   /* the leader: every server knows this much */
+	COMMAND_TOKEN_CREATE = 19,    /* a node of this name may join */
+	COMMAND_TOKEN_DELETE = 20,
+	COMMAND_TOKEN_EXPIRE = 21,     /* the leader: its time is over */
+	COMMAND_NODE_JOIN = 22,        /* the server that a joiner asked: consumes the token */
+	COMMAND_NODE_SET = 23,         /* cordon, maintenance, vote, zone */
+	COMMAND_NODE_CERTIFICATE = 24, /* a node has a new one */
+	COMMAND_NODE_REMOVE = 25,      /* a person: it is to go, or is dead */
+	COMMAND_NODE_LEFT = 26,        /* the leader: the log has no such member any more */
+	COMMAND_USER_CREATE = 27,
+	COMMAND_USER_SET = 28,    /* another role, and the certificate that says so */
+	COMMAND_USER_DELETE = 29, /* its certificate is denied from now on */
+	COMMAND_DENY = 30,        /* a certificate, or all of a node's */
 	COMMAND_KIND_COUNT
 };
 
@@ -72,6 +94,15 @@ enum vm_report_kind {
 	VM_REPORT_KIND_COUNT
 };
 
+/* What a set of a node changes. */
+enum node_set_field {
+	NODE_SET_SCHEDULABLE = 1,
+	NODE_SET_MAINTENANCE = 2,
+	NODE_SET_VOTE = 4,
+	NODE_SET_ZONE = 8,
+	NODE_SET_ALL = 15
+};
+
 struct vm_report {
 	enum vm_report_kind kind;
 	uint64_t uid, node, epoch;
@@ -92,7 +123,11 @@ struct command {
 	enum command_kind kind;
 	uint64_t session,
 		request; /* 0, 0: a command of the cluster itself, idempotent by its fields */
-	char *principal; /* who: "uid:0"; "" for the cluster's own */
+	char *principal; /* who: "uid:0", "node:7", "user:ann"; "" for the cluster's own. A node is
+	                    refused whatever is not about itself. */
+	uint64_t digest; /* XXH3-64 of the bytes behind the principal, made by command_decode: tells
+	                    a repeated request from another under its number, and goes into the
+	                    state's chain; 0: it never was bytes */
 	union {
 		struct {
 			char name[LIMIT_NAME + 1];
@@ -164,11 +199,102 @@ struct command {
 		struct {
 			uint64_t before_ms; /* cluster clock: sessions idle since then go */
 		} session_expire;
+		struct {
+			char id[CLUSTER_ID_LENGTH + 1];
+			char ca[DIGEST_LENGTH + 1];
+			uint32_t level; /* what the first server knows */
+			uint32_t voters;
+			uint64_t node; /* the first server; its record is made if there is none */
+			char name[LIMIT_NAME + 1];
+			char zone[LIMIT_NAME + 1];
+			char serial[SERIAL_LENGTH + 1];
+		} cluster_init;
+		struct {
+			uint64_t if_version;
+			uint32_t voters;
+		} cluster_set;
+		struct {
+			uint32_t level; /* one more than the cluster's at least */
+		} feature_level;
+		/* The secret is made by whoever asks and shown by it alone: a repeated request
+		 * then says the same, and its answer needs to hold nothing. A token that has the
+		 * name already is replaced; result.uid is the new one's. */
+		struct {
+			char name[LIMIT_NAME + 1]; /* of the node that may join */
+			enum node_role role;
+			char hash[DIGEST_LENGTH + 1]; /* SHA-256 of the secret */
+			uint64_t ttl_ms;              /* 1 to LIMIT_TOKEN_TTL */
+		} token_create;
+		struct {
+			char name[LIMIT_NAME + 1];
+			uint64_t uid; /* 0: whichever has the name */
+		} token_delete;
+		struct {
+			uint64_t uid;
+		} token_expire;
+		/* Makes the node, in phase Joining, with the token's role. result.uid is its id:
+		 * `id`, or, when this key has consumed the token before (a crash kept the answer
+		 * from it), the id it got then; whoever signs for that id then tells the serial by
+		 * COMMAND_NODE_CERTIFICATE. */
+		struct {
+			char token[DIGEST_LENGTH + 1]; /* SHA-256 of the secret that was shown */
+			uint64_t id; /* random: proposed by the server that was asked */
+			char name[LIMIT_NAME + 1];   /* the token's */
+			char key[DIGEST_LENGTH + 1]; /* SHA-256 of the joiner's public key */
+			char serial[SERIAL_LENGTH + 1];
+			char zone[LIMIT_NAME + 1]; /* "" none */
+			struct node_facts facts;   /* addresses, raft, features and version count */
+		} node_join;
+		struct {
+			char name[LIMIT_NAME + 1];
+			uint64_t if_version;
+			uint32_t fields; /* enum node_set_field */
+			bool schedulable, maintenance;
+			enum node_vote vote;
+			char zone[LIMIT_NAME + 1];
+		} node_set;
+		struct {
+			uint64_t id;
+			char serial[SERIAL_LENGTH + 1];
+		} node_certificate;
+		/* A worker is gone with it; a server when the leader has taken it out of the log. A
+		 * node that holds VMs is kept, unless a person says that it is dead (`dead`) and
+		 * nobody hears of it either: its VMs are then free to start elsewhere. */
+		struct {
+			char name[LIMIT_NAME + 1];
+			uint64_t if_version;
+			bool dead;
+		} node_remove;
+		struct {
+			uint64_t id;
+		} node_left;
+		struct {
+			char name[LIMIT_NAME + 1];
+			enum user_role role;
+			char serial[SERIAL_LENGTH + 1];
+		} user_create;
+		struct {
+			char name[LIMIT_NAME + 1];
+			uint64_t if_version;
+			enum user_role role;
+			char serial[SERIAL_LENGTH + 1]; /* the former is denied */
+		} user_set;
+		struct {
+			char name[LIMIT_NAME + 1];
+			uint64_t if_version;
+		} user_delete;
+		/* For good: there is no way back but another certificate, or to join anew. */
+		struct {
+			char serial[SERIAL_LENGTH + 1]; /* "" none */
+			uint64_t node;                  /* 0 none; one of both */
+		} deny;
 	};
 };
 
 void command_init(struct command *command, enum command_kind kind);
 void command_done(struct command *command);
+/* The least level of the cluster at which this command is proposed and applied. */
+uint32_t command_level(enum command_kind kind);
 /* Appends the bytes; -BLIX_E_TOOBIG when they pass the buffer's cap. */
 int command_encode(const struct command *command, struct buf *out, struct blix_error *err);
 /* *command is initialised by it, on success only. */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define SESSION_SWEEP_MS    60000
+#define MEMBER_REST_MS      60000   /* after a change failed, for the member that it was about */
 #define GENERATION_SWEEP_MS 3600000 /* for age; their number is watched all the time */
 
 void leader_init(struct leader *leader, uint64_t grace_ms, uint64_t keep, uint64_t keep_ms)
@@ -16,6 +17,7 @@ void leader_init(struct leader *leader, uint64_t grace_ms, uint64_t keep, uint64
 	leader->grace_ms = grace_ms;
 	leader->keep = keep;
 	leader->keep_ms = keep_ms;
+	leader->voter_lost_ms = LEADER_VOTER_LOST_MS;
 }
 
 static struct command *add(struct leader_actions *actions, enum command_kind kind)
@@ -36,18 +38,18 @@ static const struct node *resolver_for(const struct state *state, const struct v
 	/* The next system of a VM is looked at where it runs: what it is made of is there. So is
 	 * what was there before it. */
 	if ((vm->update.step == UPDATE_RESOLVE || vm->adopt != 0) && home != NULL &&
-	    home->phase == NODE_READY)
+	    node_is_up(home))
 		return home;
 
 	if (wanted != NULL)
-		return wanted->phase == NODE_READY ? wanted : NULL;
+		return node_is_up(wanted) ? wanted : NULL;
 	for (size_t i = 0; i < state->n_nodes; i++)
-		ready += state->nodes[i]->phase == NODE_READY;
+		ready += node_takes_work(state->nodes[i]);
 	if (ready == 0)
 		return NULL;
 	pick = vm->uid % ready;
 	for (size_t i = 0; i < state->n_nodes; i++) {
-		if (state->nodes[i]->phase == NODE_READY && pick-- == 0)
+		if (node_takes_work(state->nodes[i]) && pick-- == 0)
 			return state->nodes[i];
 	}
 	return NULL;
@@ -60,7 +62,7 @@ static void decide_resolver(const struct state *state, const struct vm *vm,
 	struct command *command;
 
 	if ((vm->phase == VM_RESOLVING || vm->update.step == UPDATE_RESOLVE) && now != NULL &&
-	    now->phase == NODE_READY)
+	    node_is_up(now))
 		return;
 	node = resolver_for(state, vm);
 	if (node == NULL)
@@ -171,16 +173,118 @@ static void judge_nodes(const struct leader *leader, const struct state *state,
 {
 	for (size_t i = 0; i < event->n_peers && actions->n < LEADER_ROUND; i++) {
 		const struct node *node = state_node(state, event->peers[i].id);
-		enum node_phase phase =
-			event->peers[i].age_ms > leader->grace_ms ? NODE_OFFLINE : NODE_READY;
+		bool heard = event->peers[i].age_ms <= leader->grace_ms;
 		struct command *command;
 
-		if (node == NULL || node->phase == phase)
+		if (node == NULL || node->phase == NODE_JOINING || node_is_up(node) == heard)
 			continue;
 		command = add(actions, COMMAND_NODE_PHASE);
 		command->node_phase.id = node->id;
-		command->node_phase.phase = phase;
+		command->node_phase.phase = heard ? NODE_READY : NODE_OFFLINE;
 	}
+}
+
+static bool all_known(const struct state *state, const struct leader_event *event)
+{
+	bool known = state->n_nodes > 0;
+
+	for (size_t i = 0; i < event->n_peers; i++)
+		known = known && state_node(state, event->peers[i].id) != NULL;
+	for (size_t i = 0; i < event->n_members; i++)
+		known = known && state_node(state, event->members[i].id) != NULL;
+	return known;
+}
+
+/* What every server's binary knows may be used from now on. */
+static void raise_level(const struct state *state, const struct leader_event *event,
+                        struct leader_actions *actions)
+{
+	uint32_t level = FEATURE_LEVEL;
+
+	for (size_t i = 0; i < state->n_nodes; i++) {
+		const struct node *node = state->nodes[i];
+
+		if (node->role == NODE_SERVER && node->facts.features < level)
+			level = node->facts.features;
+	}
+	if (level <= state->members.cluster.level || actions->n == LEADER_ROUND ||
+	    !all_known(state, event))
+		return;
+	add(actions, COMMAND_FEATURE_LEVEL)->feature_level.level = level;
+}
+
+static void sweep_tokens(const struct leader *leader, const struct state *state, uint64_t now_ms,
+                         struct leader_actions *actions)
+{
+	const struct members *members = &state->members;
+	uint64_t clock_ms = leader->clock_ms + (now_ms - leader->at_ms);
+
+	for (size_t i = 0; i < members->n_tokens && actions->n < LEADER_ROUND; i++) {
+		if (members->tokens[i].expires_ms <= clock_ms)
+			add(actions, COMMAND_TOKEN_EXPIRE)->token_expire.uid =
+				members->tokens[i].uid;
+	}
+}
+
+static bool is_member(const struct leader_event *event, uint64_t id)
+{
+	for (size_t i = 0; i < event->n_members; i++) {
+		if (event->members[i].id == id)
+			return true;
+	}
+	return false;
+}
+
+/* Servers that were to go and are out of the log. */
+static void bury_nodes(const struct state *state, const struct leader_event *event,
+                       struct leader_actions *actions)
+{
+	for (size_t i = 0; i < state->n_nodes && actions->n < LEADER_ROUND; i++) {
+		const struct node *node = state->nodes[i];
+
+		if (event->n_members > 0 && node->leaving && !is_member(event, node->id))
+			add(actions, COMMAND_NODE_LEFT)->node_left.id = node->id;
+	}
+}
+
+/* Silence counts from when this server began to listen as the leader. */
+static struct membership_member seen_as(const struct leader *leader,
+                                        const struct leader_member *member, uint64_t now_ms)
+{
+	uint64_t leading_ms = now_ms - leader->elected_ms;
+	uint64_t age_ms = member->age_ms < leading_ms ? member->age_ms : leading_ms;
+	bool rests = member->id == leader->failed_id && now_ms - leader->failed_ms < MEMBER_REST_MS;
+
+	return (struct membership_member){
+		.id = member->id,
+		.role = member->role,
+		.lost = age_ms > leader->voter_lost_ms,
+		.live = member->age_ms <= leader->grace_ms && !rests,
+	};
+}
+
+static void change_members(struct leader *leader, const struct state *state,
+                           const struct leader_event *event, uint64_t now_ms,
+                           struct leader_actions *actions)
+{
+	struct membership_member members[LIMIT_SERVERS];
+	struct membership_view view = {.self = event->self, .members = members};
+
+	if (event->n_members == 0 || !state_is_managed(state) ||
+	    leader->change.kind != MEMBERSHIP_NONE)
+		return;
+	for (; view.n < event->n_members && view.n < LIMIT_SERVERS; view.n++)
+		members[view.n] = seen_as(leader, &event->members[view.n], now_ms);
+	actions->change = leader->change = membership_next(state, &view);
+}
+
+static void member_answered(struct leader *leader, bool failed, uint64_t now_ms)
+{
+	if (failed) {
+		leader->failed_id = leader->change.id;
+		leader->failed_ms = now_ms;
+	}
+	leader->change = (struct membership_change){MEMBERSHIP_NONE, 0};
 }
 
 static void sweep_sessions(struct leader *leader, const struct state *state, uint64_t now_ms,
@@ -204,6 +308,7 @@ void leader_step(struct leader *leader, const struct state *state, const struct 
                  uint64_t now_ms, struct leader_actions *ret)
 {
 	ret->n = 0;
+	ret->change = (struct membership_change){MEMBERSHIP_NONE, 0};
 	if (leader->clock_ms != state->clock_ms) {
 		leader->clock_ms = state->clock_ms;
 		leader->at_ms = now_ms;
@@ -213,14 +318,24 @@ void leader_step(struct leader *leader, const struct state *state, const struct 
 		leader->waiting = false;
 		leader->expired_ms = now_ms;
 		leader->kept = UINT64_MAX;
+		leader->elected_ms = now_ms;
+		leader->failed_id = 0;
+		leader->change = (struct membership_change){MEMBERSHIP_NONE, 0};
 	}
+	if (event->kind == LEADER_MEMBER_DONE || event->kind == LEADER_MEMBER_FAILED)
+		member_answered(leader, event->kind == LEADER_MEMBER_FAILED, now_ms);
 	if (event->kind == LEADER_SETTLED || event->kind == LEADER_FAILED)
 		leader->waiting = false;
+	if (leader->leading)
+		change_members(leader, state, event, now_ms, ret);
 	if (!leader->leading || leader->waiting || event->kind == LEADER_FAILED)
 		return;
 	if (event->kind == LEADER_TICK) {
 		judge_nodes(leader, state, event, ret);
 		sweep_sessions(leader, state, now_ms, ret);
+		sweep_tokens(leader, state, now_ms, ret);
+		raise_level(state, event, ret);
+		bury_nodes(state, event, ret);
 	}
 	reconcile_cluster(state, ret);
 	drive_updates(leader, state, now_ms, ret);

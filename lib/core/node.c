@@ -7,10 +7,123 @@
 
 const char *node_phase_name(enum node_phase phase)
 {
-	static const char *const names[NODE_PHASE_COUNT] = {"Ready", "Offline"};
+	static const char *const names[NODE_PHASE_COUNT] = {
+		[NODE_READY] = "Ready",
+		[NODE_OFFLINE] = "Offline",
+		[NODE_JOINING] = "Joining",
+		[NODE_MAINTENANCE] = "Maintenance",
+	};
 
 	assert((unsigned)phase < NODE_PHASE_COUNT);
 	return names[phase];
+}
+
+static const char *const roles[NODE_ROLE_COUNT] = {"server", "worker"};
+static const char *const votes[NODE_VOTE_COUNT] = {"auto", "voter", "standby"};
+
+const char *node_role_name(enum node_role role)
+{
+	assert((unsigned)role < NODE_ROLE_COUNT);
+	return roles[role];
+}
+
+const char *node_vote_name(enum node_vote vote)
+{
+	assert((unsigned)vote < NODE_VOTE_COUNT);
+	return votes[vote];
+}
+
+int node_role_parse(const char *text, enum node_role *ret, struct blix_error *err)
+{
+	for (unsigned i = 0; i < NODE_ROLE_COUNT; i++) {
+		if (strcmp(roles[i], text) == 0) {
+			*ret = (enum node_role)i;
+			return 0;
+		}
+	}
+	return blix_fail(err, BLIX_E_INVALID, "role must be server or worker");
+}
+
+int node_vote_parse(const char *text, enum node_vote *ret, struct blix_error *err)
+{
+	for (unsigned i = 0; i < NODE_VOTE_COUNT; i++) {
+		if (strcmp(votes[i], text) == 0) {
+			*ret = (enum node_vote)i;
+			return 0;
+		}
+	}
+	return blix_fail(err, BLIX_E_INVALID, "vote must be auto, voter or standby");
+}
+
+bool node_is_up(const struct node *node)
+{
+	return node->phase == NODE_READY || node->phase == NODE_MAINTENANCE;
+}
+
+bool node_takes_work(const struct node *node)
+{
+	return node->phase == NODE_READY && node->schedulable && !node->leaving;
+}
+
+/* [HOST]:PORT or HOST:PORT; the host is a name or an address, and nobody resolves it here. */
+static bool is_host_port(const char *text, size_t n)
+{
+	size_t host = n > 0 ? n - 1 : 0, port = 0;
+	bool literal;
+
+	while (host > 0 && text[host] != ':')
+		host--; /* the last colon */
+	if (host == 0 || n - host > 6 || n - host < 2)
+		return false;
+	literal = host > 2 && text[0] == '[' && text[host - 1] == ']';
+	for (size_t i = 0; i < host; i++) {
+		bool plain = (text[i] >= 'a' && text[i] <= 'z') || text[i] == '.' ||
+		             (text[i] >= 'A' && text[i] <= 'Z') || text[i] == '-' ||
+		             (text[i] >= '0' && text[i] <= '9');
+		bool inside = literal && (text[i] == ':' || text[i] == '[' || text[i] == ']');
+
+		if (!plain && !inside)
+			return false;
+	}
+	for (size_t i = host + 1; i < n; i++) {
+		if (text[i] < '0' || text[i] > '9')
+			return false;
+		port = port * 10 + (size_t)(text[i] - '0');
+	}
+	return text[0] != '-' && port > 0 && port <= 65535;
+}
+
+int node_address_check(const char *address, size_t n, struct blix_error *err)
+{
+	bool good = n > 0 && n <= LIMIT_ADDRESSES;
+
+	if (good && address[0] != '/') {
+		good = is_host_port(address, n);
+	} else {
+		for (size_t i = 0; good && i < n; i++)
+			good = address[i] > ' ' && address[i] < 0x7f;
+	}
+	if (good)
+		return 0;
+	return blix_fail(err, BLIX_E_INVALID, "'%.*s' is not an address like HOST:PORT",
+	                 n < 128 ? (int)n : 128, address);
+}
+
+int node_facts_check(const struct node_facts *facts, struct blix_error *err)
+{
+	const char *p = facts->addresses;
+	int rc;
+
+	while (*p != '\0') {
+		size_t n = strcspn(p, " ");
+
+		if ((rc = node_address_check(p, n, err)) < 0)
+			return rc;
+		p += n + (p[n] == ' ');
+	}
+	if (facts->raft[0] != '\0')
+		return node_address_check(facts->raft, strlen(facts->raft), err);
+	return 0;
 }
 
 static uint64_t usable(uint64_t have, uint64_t reserved, uint32_t per_cent)
@@ -55,6 +168,8 @@ void node_facts_init(struct node_facts *facts)
 	facts->microvm_command = xstrdup("");
 	facts->version = xstrdup("");
 	facts->boot_id = xstrdup("");
+	facts->addresses = xstrdup("");
+	facts->raft = xstrdup("");
 }
 
 void node_facts_done(struct node_facts *facts)
@@ -65,6 +180,8 @@ void node_facts_done(struct node_facts *facts)
 	free(facts->microvm_command);
 	free(facts->version);
 	free(facts->boot_id);
+	free(facts->addresses);
+	free(facts->raft);
 	memset(facts, 0, sizeof(*facts));
 }
 
@@ -77,6 +194,8 @@ void node_facts_copy(struct node_facts *to, const struct node_facts *from)
 	to->microvm_command = xstrdup(from->microvm_command);
 	to->version = xstrdup(from->version);
 	to->boot_id = xstrdup(from->boot_id);
+	to->addresses = xstrdup(from->addresses);
+	to->raft = xstrdup(from->raft);
 }
 
 bool node_facts_equal(const struct node_facts *a, const struct node_facts *b)
@@ -88,7 +207,9 @@ bool node_facts_equal(const struct node_facts *a, const struct node_facts *b)
 	       strcmp(a->hypervisors, b->hypervisors) == 0 && strcmp(a->accel, b->accel) == 0 &&
 	       strcmp(a->supervision, b->supervision) == 0 &&
 	       strcmp(a->microvm_command, b->microvm_command) == 0 &&
-	       strcmp(a->version, b->version) == 0 && strcmp(a->boot_id, b->boot_id) == 0;
+	       strcmp(a->version, b->version) == 0 && strcmp(a->boot_id, b->boot_id) == 0 &&
+	       strcmp(a->addresses, b->addresses) == 0 && strcmp(a->raft, b->raft) == 0 &&
+	       a->features == b->features;
 }
 
 struct node *node_new(void)
@@ -96,6 +217,8 @@ struct node *node_new(void)
 	struct node *node = xcalloc(1, sizeof(*node));
 
 	node->refs = 1;
+	node->version = 1;
+	node->schedulable = true;
 	node_facts_init(&node->facts);
 	return node;
 }

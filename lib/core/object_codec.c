@@ -144,7 +144,7 @@ static void get_update(struct codec *in, struct vm_update *update)
 	update->from = get_u64(in);
 	get_string_into(in, &update->flake, LIMIT_FLAKE);
 	get_string_into(in, &update->attr, LIMIT_ATTR);
-	get_string_into(in, &update->by, LIMIT_NAME);
+	get_string_into(in, &update->by, LIMIT_PRINCIPAL);
 }
 
 static void put_generations(struct buf *out, const struct vm *vm)
@@ -189,7 +189,7 @@ static void get_generations(struct codec *in, struct vm *vm)
 		g->created_ms = get_u64(in);
 		get_string_into(in, &g->flake, LIMIT_FLAKE);
 		get_string_into(in, &g->attr, LIMIT_ATTR);
-		get_string_into(in, &g->by, LIMIT_NAME);
+		get_string_into(in, &g->by, LIMIT_PRINCIPAL);
 		get_resolved(in, &g->resolved);
 		if (g->number <= last || g->number > vm->generation_last)
 			in->failed = true;
@@ -362,6 +362,9 @@ void put_facts(struct buf *out, const struct node_facts *facts)
 	put_string(out, facts->microvm_command);
 	put_string(out, facts->version);
 	put_string(out, facts->boot_id);
+	put_string(out, facts->addresses);
+	put_string(out, facts->raft);
+	put_u32(out, facts->features);
 }
 
 void get_facts(struct codec *in, struct node_facts *facts)
@@ -379,6 +382,9 @@ void get_facts(struct codec *in, struct node_facts *facts)
 	get_string_into(in, &facts->microvm_command, STORE_PATH_MAX);
 	get_string_into(in, &facts->version, LIMIT_NAME);
 	get_string_into(in, &facts->boot_id, LIMIT_NAME);
+	get_string_into(in, &facts->addresses, LIMIT_ADDRESSES);
+	get_string_into(in, &facts->raft, LIMIT_ADDRESSES);
+	facts->features = get_u32(in);
 	/* Bounds that keep the sums of node_usable_*() inside 64 bits. */
 	if (facts->overcommit_cpu > 100000 || facts->overcommit_memory > 100000 ||
 	    facts->memory_bytes > LIMIT_MEMORY * 64)
@@ -393,6 +399,15 @@ void put_node(struct buf *out, const struct node *node)
 	put_u64(out, node->phase_ms);
 	put_u32(out, node->phase);
 	put_string(out, node->name);
+	put_u64(out, node->version);
+	put_u32(out, node->role);
+	put_u32(out, node->vote);
+	put_u8(out, node->schedulable);
+	put_u8(out, node->maintenance);
+	put_u8(out, node->leaving);
+	put_string(out, node->zone);
+	put_string(out, node->serial);
+	put_string(out, node->key);
 	put_facts(out, &node->facts);
 }
 
@@ -406,6 +421,15 @@ struct node *get_node(struct codec *in)
 	node->phase_ms = get_u64(in);
 	node->phase = (enum node_phase)get_enum(in, NODE_PHASE_COUNT);
 	get_name(in, node->name, sizeof(node->name));
+	node->version = get_u64(in);
+	node->role = (enum node_role)get_enum(in, NODE_ROLE_COUNT);
+	node->vote = (enum node_vote)get_enum(in, NODE_VOTE_COUNT);
+	node->schedulable = get_bool(in);
+	node->maintenance = get_bool(in);
+	node->leaving = get_bool(in);
+	get_name(in, node->zone, sizeof(node->zone));
+	get_name(in, node->serial, sizeof(node->serial));
+	get_name(in, node->key, sizeof(node->key));
 	get_facts(in, &node->facts);
 	return node;
 }

@@ -289,26 +289,41 @@ static cJSON *words_json(const char *words)
 	return array;
 }
 
-cJSON *node_json(const struct node *node)
+static cJSON *node_spec_json(const struct node *node)
 {
-	cJSON *object = begin_object("Node"), *metadata = json_object(), *spec = json_object();
-	cJSON *status = json_object(), *overcommit = json_object();
+	cJSON *spec = json_object(), *overcommit = json_object();
 	const struct node_facts *facts = &node->facts;
 
-	json_add_string(metadata, "name", node->name);
-	add_uid(metadata, "id", node->id);
-	json_add_u64(metadata, "revision", node->revision);
-	json_add_time(metadata, "createdAt", node->created_ms);
-	json_add(object, "metadata", metadata);
-	json_add_string(spec, "role", "server");
+	json_add_string(spec, "role", node_role_name(node->role));
+	json_add_bool(spec, "schedulable", node->schedulable);
+	json_add_bool(spec, "maintenance", node->maintenance);
+	json_add_string(spec, "zone", node->zone);
+	if (node->role == NODE_SERVER)
+		json_add_string(spec, "vote", node_vote_name(node->vote));
 	json_add(overcommit, "cpu", cJSON_CreateNumber(facts->overcommit_cpu / 100.0));
 	json_add(overcommit, "memory", cJSON_CreateNumber(facts->overcommit_memory / 100.0));
 	json_add(spec, "overcommit", overcommit);
 	json_add(spec, "reserved", amount_json(facts->reserved_cpus, facts->reserved_bytes));
 	json_add_u64(spec, "buildsMax", facts->builds_max);
-	json_add(object, "spec", spec);
+	return spec;
+}
+
+cJSON *node_json(const struct node *node)
+{
+	cJSON *object = begin_object("Node"), *metadata = json_object(), *status = json_object();
+	const struct node_facts *facts = &node->facts;
+
+	json_add_string(metadata, "name", node->name);
+	add_uid(metadata, "id", node->id);
+	json_add_u64(metadata, "version", node->version);
+	json_add_u64(metadata, "revision", node->revision);
+	json_add_time(metadata, "createdAt", node->created_ms);
+	json_add(object, "metadata", metadata);
+	json_add(object, "spec", node_spec_json(node));
 	json_add_string(status, "phase", node_phase_name(node->phase));
 	json_add_time(status, "phaseSince", node->phase_ms);
+	if (node->leaving)
+		json_add_bool(status, "leaving", true);
 	json_add(status, "capacity", amount_json(facts->cpus, facts->memory_bytes));
 	json_add(status, "usable", amount_json(node_usable_cpus(node), node_usable_bytes(node)));
 	json_add(status, "committed", amount_json(node->committed_cpus, node->committed_bytes));
@@ -318,7 +333,12 @@ cJSON *node_json(const struct node *node)
 	json_add_string(status, "supervision", facts->supervision);
 	json_add_string(status, "microvmCommand", facts->microvm_command);
 	json_add_string(status, "version", facts->version);
+	json_add_u64(status, "featureLevel", facts->features);
 	json_add_string(status, "bootId", facts->boot_id);
+	if (facts->addresses[0] != '\0')
+		json_add(status, "addresses", words_json(facts->addresses));
+	json_add_string(status, "raftAddress", facts->raft);
+	json_add_string(status, "certificateSerial", node->serial);
 	json_add(object, "status", status);
 	return object;
 }

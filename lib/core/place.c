@@ -32,11 +32,27 @@ static bool failed_on(const struct vm *vm, uint64_t node)
 	return false;
 }
 
+static enum place_reject filter_node(const struct vm *vm, const struct node *node)
+{
+	/* A cordon keeps new VMs away; one that was there before may start there again. */
+	bool known = vm->node == node->id && vm_held_by(vm, node->id);
+
+	if (!node_is_up(node))
+		return PLACE_OFFLINE;
+	if (node->leaving)
+		return PLACE_LEAVING;
+	if (node->maintenance)
+		return PLACE_MAINTENANCE;
+	return node->schedulable || known ? PLACE_FITS : PLACE_CORDONED;
+}
+
 /* Everything but room. */
 static enum place_reject filter(const struct vm *vm, const struct node *node)
 {
-	if (node->phase != NODE_READY)
-		return PLACE_OFFLINE;
+	enum place_reject reject = filter_node(vm, node);
+
+	if (reject != PLACE_FITS)
+		return reject;
 	if (vm->spec.node[0] != '\0' && strcmp(vm->spec.node, node->name) != 0)
 		return PLACE_OTHER_NODE;
 	if (vm_is_pinned(vm) && vm->node != node->id)

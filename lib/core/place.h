@@ -8,6 +8,9 @@
 #define PLACE_REJECTS(X)                                                                           \
 	X(FITS, "fits")                                                                            \
 	X(OFFLINE, "node-offline")                                                                 \
+	X(MAINTENANCE, "node-maintenance")                                                         \
+	X(CORDONED, "node-cordoned")                                                               \
+	X(LEAVING, "node-leaving")                                                                 \
 	X(OTHER_NODE, "other-node-wanted")                                                         \
 	X(PINNED, "data-elsewhere")                                                                \
 	X(FAILED_THERE, "failed-there")                                                            \

@@ -16,7 +16,10 @@
 
 struct state *state_new(void)
 {
-	return xcalloc(1, sizeof(struct state));
+	struct state *s = xcalloc(1, sizeof(*s));
+
+	members_init(&s->members);
+	return s;
 }
 
 static void session_free(struct session *session)
@@ -44,6 +47,8 @@ void state_done(struct state *s)
 	free((void *)s->locks);
 	free((void *)s->sessions);
 	free(s->events);
+	members_done(&s->members);
+	audit_done(&s->audit);
 	memset(s, 0, sizeof(*s));
 }
 
@@ -219,6 +224,10 @@ void state_edited(struct state *s, struct vm *vm)
 {
 	account(s, vm, true);
 	vm->revision = s->revision;
+	/* The results of commands are the same for two states that differ: some of what decides
+	 * about a VM is in the chain too. */
+	chain_add(s, vm->uid);
+	chain_add(s, vm->epoch << 8 | (uint64_t)vm->phase);
 }
 
 void state_add_vm(struct state *s, struct vm *vm)
@@ -317,9 +326,11 @@ void state_emit(struct state *s, const char *kind, uint64_t uid, const char *nam
 
 struct state *state_view(struct state *s)
 {
-	struct state *view = state_new();
+	struct state *view = xcalloc(1, sizeof(*view));
 
 	*view = *s;
+	members_copy(&view->members, &s->members);
+	audit_copy(&view->audit, &s->audit);
 	view->vms = xreallocarray(NULL, s->n_vms, sizeof(*s->vms));
 	view->by_uid = NULL;
 	view->nodes = xreallocarray(NULL, s->n_nodes, sizeof(*s->nodes));

@@ -9,6 +9,7 @@
 #ifndef BLIX_CORE_STATE_H
 #define BLIX_CORE_STATE_H
 
+#include "core/audit.h"
 #include "core/command.h"
 #include "core/result.h"
 
@@ -17,7 +18,7 @@ enum refusal {
 	REFUSAL_NONE,
 	REFUSAL_SESSION_FORGOTTEN, /* the request number left the window, or the session expired */
 	REFUSAL_SESSION_GAP,       /* request numbers must be consecutive */
-	REFUSAL_FULL,              /* LIMIT_VMS, LIMIT_NODES or LIMIT_SESSIONS */
+	REFUSAL_FULL,              /* one of the limits on how many there may be */
 	REFUSAL_BAD_SPEC,
 	REFUSAL_VM_EXISTS,
 	REFUSAL_VM_MISSING,
@@ -32,14 +33,35 @@ enum refusal {
 	REFUSAL_UNRESOLVED, /* its first system is not known yet */
 	REFUSAL_GENERATION_MISSING,
 	REFUSAL_NO_EARLIER, /* generation */
-	REFUSAL_UNKNOWN_COMMAND
+	REFUSAL_UNKNOWN_COMMAND,
+	REFUSAL_SESSION_OTHER, /* the request number stands for another request */
+	REFUSAL_VERSION,       /* of a node, user or the cluster itself */
+	REFUSAL_FEATURE,       /* the cluster's feature level is below the command's */
+	REFUSAL_FEATURE_OLD,   /* the joiner's binary is below the cluster's level */
+	REFUSAL_NOT_YOURS,     /* a node spoke for another, is denied or has left */
+	REFUSAL_NO_CLUSTER,    /* its servers are those of the configuration */
+	REFUSAL_OTHER_CLUSTER, /* it is another one already */
+	REFUSAL_BAD_MEMBER,    /* a name, id, hash, serial, address or number is not valid */
+	REFUSAL_TOKEN_MISSING,
+	REFUSAL_TOKEN_USED, /* by another key */
+	REFUSAL_TOKEN_EXPIRED,
+	REFUSAL_TOKEN_NAME, /* it is for a node of another name */
+	REFUSAL_NODE_LEFT,  /* the id is of a node that left, or denied */
+	REFUSAL_NODE_ID,    /* the id is taken */
+	REFUSAL_NODE_USED,  /* VMs are on it */
+	REFUSAL_NODE_ALIVE, /* it is heard of: not dead */
+	REFUSAL_LAST_SERVER,
+	REFUSAL_NOT_SERVER, /* a vote is for servers */
+	REFUSAL_USER_EXISTS,
+	REFUSAL_USER_MISSING,
+	REFUSAL_COUNT
 };
 
 struct event {
 	uint64_t revision;
 	uint64_t clock_ms;
 	uint64_t uid;
-	char kind[8]; /* "vm", "node" */
+	char kind[8]; /* "vm", "node", "user", "cluster" */
 	char name[LIMIT_NAME + 1];
 	char reason[40]; /* "vm-created", "vm-running", ... : docs/operations.md lists them */
 	char message[200];
@@ -52,13 +74,30 @@ struct lock {
 	char *text;
 };
 
+struct session_result {
+	struct command_result result;
+	uint64_t digest; /* of the command */
+};
+
 struct session {
 	uint64_t id;
 	uint64_t last;    /* highest request number applied */
 	uint64_t used_ms; /* cluster clock of the last request */
 	uint32_t n;       /* results kept: of requests last-n+1 .. last */
 	uint32_t size;
-	struct command_result *results;
+	struct session_result *results;
+};
+
+/* What servers compare while they run: a hash over every command applied and what came of it, noted
+ * at every STATE_CHAIN-th. It costs nothing to speak of; that the states themselves are equal shows
+ * in state_hash(). */
+#define STATE_CHAIN       256u
+#define STATE_CHAIN_MARKS 16u
+
+struct state_chain {
+	uint64_t value;
+	uint64_t count;                    /* of commands */
+	uint64_t marks[STATE_CHAIN_MARKS]; /* the value at count 256 k is at (k - 1) % 16 */
 };
 
 struct state {
@@ -80,6 +119,9 @@ struct state {
 	uint64_t phases[VM_PHASE_COUNT]; /* how many VMs are in each phase */
 	uint64_t updates;                /* VMs whose system is being changed */
 	uint64_t generations;            /* of all VMs together */
+	struct members members;
+	struct audit audit;
+	struct state_chain chain;
 };
 
 struct state *state_new(void);
@@ -90,6 +132,21 @@ void state_free(struct state *state);
  * best there is, but time never goes back. */
 void state_begin(struct state *state, uint64_t elapsed_ms, uint64_t wall_ms);
 void state_apply(struct state *state, const struct command *command, struct command_result *ret);
+
+/* The chain's value after `count` commands, a multiple of STATE_CHAIN. False: not reached, or too
+ * long ago. Two servers that both know it must agree. */
+bool state_chain_at(const struct state *state, uint64_t count, uint64_t *ret);
+/* The newest such count; 0: none yet. */
+uint64_t state_chain_newest(const struct state *state);
+
+/* True when whoever shows this certificate is to be refused: node 0 and serial "" stand for none.
+ */
+bool state_denied(const struct state *state, uint64_t node, const char *serial);
+/* True when members come and go by commands; false: they are those of the configuration. */
+bool state_is_managed(const struct state *state);
+/* An older state is put back (offline): a new incarnation of the cluster, which its nodes must be
+ * told to accept. */
+void state_restored(struct state *state);
 
 /* When the leader has to decide about the trial of a new system, by the cluster's clock; 0: never.
  */

@@ -1,8 +1,9 @@
-/* state_apply(): one function per command, each a small story about one object.
+/* What people and the leader decide about a VM: one function per command, each a small story about
+ * one object.
  *
- * Happy path: the session says that the request is new, the command's function checks that it fits
- * what the state says now, takes the next revision, edits, and tells an event. It fails by a
- * refusal: nothing has changed then but the session's memory of the answer.
+ * Happy path: the command's function checks that it fits what the state says now, takes the next
+ * revision, edits, and tells an event. It fails by a refusal: nothing has changed then but the
+ * session's memory of the answer.
  */
 #include "core/place.h"
 #include "core/state_internal.h"
@@ -22,12 +23,6 @@ void state_begin(struct state *s, uint64_t elapsed_ms, uint64_t wall_ms)
 	else if (wall_ms > s->clock_ms)
 		s->clock_ms = wall_ms;
 	s->clock_jump_ms = wall_ms > s->clock_ms ? wall_ms - s->clock_ms : s->clock_ms - wall_ms;
-}
-
-void refuse(struct command_result *r, enum blix_code code, enum refusal why)
-{
-	r->code = code;
-	r->why = why;
 }
 
 void vm_event(struct state *s, const struct vm *vm, const char *reason, const char *message)
@@ -78,7 +73,7 @@ void mark_step(const struct state *s, struct vm *vm, enum operation_step step)
 	operation_mark(&vm->marks, step, operation_age_ms(s, vm));
 }
 
-static void apply_create(struct state *s, const struct command *c, struct command_result *r)
+void apply_create(struct state *s, const struct command *c, struct command_result *r)
 {
 	struct vm *vm;
 
@@ -91,7 +86,8 @@ static void apply_create(struct state *s, const struct command *c, struct comman
 		refuse(r, BLIX_E_EXISTS, REFUSAL_VM_EXISTS);
 		return;
 	}
-	if (c->vm_create.adopt != 0 && state_node(s, c->vm_create.adopt) == NULL) {
+	if (c->vm_create.adopt != 0 && (state_node(s, c->vm_create.adopt) == NULL ||
+	                                state_node(s, c->vm_create.adopt)->leaving)) {
 		refuse(r, BLIX_E_NOTFOUND, REFUSAL_NODE_MISSING);
 		return;
 	}
@@ -185,7 +181,7 @@ static void vm_hold_cpus(struct vm *vm, bool hold)
 	vm_why(vm, BLIX_OK, "", "");
 }
 
-static void apply_power(struct state *s, const struct command *c, struct command_result *r)
+void apply_power(struct state *s, const struct command *c, struct command_result *r)
 {
 	static const char *const verbs[VM_VERB_COUNT] = {
 		[VM_VERB_START] = "start",     [VM_VERB_STOP] = "stop",
@@ -229,7 +225,7 @@ static void apply_power(struct state *s, const struct command *c, struct command
 		         c->principal);
 }
 
-static void apply_delete(struct state *s, const struct command *c, struct command_result *r)
+void apply_delete(struct state *s, const struct command *c, struct command_result *r)
 {
 	const struct vm *found = named_vm(s, c->vm_delete.name, c->vm_delete.if_version, r);
 	struct vm *vm;
@@ -254,7 +250,7 @@ static void apply_delete(struct state *s, const struct command *c, struct comman
 	}
 }
 
-static void apply_resolve(struct state *s, const struct command *c, struct command_result *r)
+void apply_resolve(struct state *s, const struct command *c, struct command_result *r)
 {
 	const struct vm *found = current_vm(s, c->vm_resolve.uid, r);
 	const struct node *node = state_node(s, c->vm_resolve.node);
@@ -267,8 +263,8 @@ static void apply_resolve(struct state *s, const struct command *c, struct comma
 	resolver = state_node(s, found->resolver);
 	update = found->update.step == UPDATE_RESOLVE;
 	orphaned = (found->phase == VM_RESOLVING || update) &&
-	           (resolver == NULL || resolver->phase != NODE_READY);
-	if (node == NULL || node->phase != NODE_READY ||
+	           (resolver == NULL || !node_is_up(resolver));
+	if (node == NULL || !node_is_up(node) ||
 	    !((found->phase == VM_PENDING && !found->resolved_set) || orphaned)) {
 		refuse(r, BLIX_E_CONFLICT, REFUSAL_STALE);
 		return;
@@ -285,7 +281,7 @@ static void apply_resolve(struct state *s, const struct command *c, struct comma
 	vm_event(s, vm, "vm-resolving", node->name);
 }
 
-static void apply_resolved(struct state *s, const struct command *c, struct command_result *r)
+void apply_resolved(struct state *s, const struct command *c, struct command_result *r)
 {
 	const struct vm *found = current_vm(s, c->vm_resolved.uid, r);
 	struct vm *vm;
@@ -321,7 +317,7 @@ static void apply_resolved(struct state *s, const struct command *c, struct comm
 	state_edited(s, vm);
 }
 
-static void apply_assign(struct state *s, const struct command *c, struct command_result *r)
+void apply_assign(struct state *s, const struct command *c, struct command_result *r)
 {
 	const struct vm *found = current_vm(s, c->vm_assign.uid, r);
 	const struct node *node = state_node(s, c->vm_assign.node);
@@ -355,7 +351,7 @@ static void apply_assign(struct state *s, const struct command *c, struct comman
 	vm_event(s, vm, "vm-scheduled", node->name);
 }
 
-static void apply_verdict(struct state *s, const struct command *c, struct command_result *r)
+void apply_verdict(struct state *s, const struct command *c, struct command_result *r)
 {
 	const struct vm *found = current_vm(s, c->vm_verdict.uid, r);
 	struct vm *vm;
@@ -375,189 +371,4 @@ static void apply_verdict(struct state *s, const struct command *c, struct comma
 	/* What is free changes with every other VM: that is no news of this one. */
 	if (!again)
 		vm_event(s, vm, "vm-unplaceable", vm->message);
-}
-
-static void apply_node_phase(struct state *s, const struct command *c, struct command_result *r)
-{
-	bool found;
-	size_t at = state_find_node(s, c->node_phase.id, &found);
-	struct node *node;
-
-	if (!found) {
-		refuse(r, BLIX_E_NOTFOUND, REFUSAL_NODE_MISSING);
-		return;
-	}
-	if (s->nodes[at]->phase == c->node_phase.phase)
-		return;
-	s->revision++;
-	node = node_own(&s->nodes[at]);
-	node->phase = c->node_phase.phase;
-	node->phase_ms = s->clock_ms;
-	node->revision = s->revision;
-	state_emit(s, "node", 0, node->name,
-	           node->phase == NODE_READY ? "node-ready" : "node-offline", "");
-}
-
-static void session_free_at(struct state *s, size_t at)
-{
-	free(s->sessions[at]->results);
-	free(s->sessions[at]);
-}
-
-static void apply_expire(struct state *s, const struct command *c, struct command_result *r)
-{
-	size_t kept = 0;
-
-	(void)r;
-	for (size_t i = 0; i < s->n_sessions; i++) {
-		if (s->sessions[i]->used_ms < c->session_expire.before_ms)
-			session_free_at(s, i);
-		else
-			s->sessions[kept++] = s->sessions[i];
-	}
-	s->n_sessions = kept;
-}
-
-/* The session of a command; NULL when the command must not run: *r is then its answer, remembered
- * or refused. */
-static struct session *session_begin(struct state *s, const struct command *c,
-                                     struct command_result *r)
-{
-	struct session *session;
-	bool found;
-	size_t at = state_find_session(s, c->session, &found);
-
-	if (!found && c->request != 1) {
-		refuse(r, BLIX_E_FORGOTTEN, REFUSAL_SESSION_FORGOTTEN);
-		return NULL;
-	}
-	if (!found && s->n_sessions >= LIMIT_SESSIONS) {
-		refuse(r, BLIX_E_BUSY, REFUSAL_FULL);
-		return NULL;
-	}
-	if (!found) {
-		session = xcalloc(1, sizeof(*session));
-		session->id = c->session;
-		state_insert((void ***)(void *)&s->sessions, &s->n_sessions, &s->size_sessions, at,
-		             session);
-	}
-	session = s->sessions[at];
-	session->used_ms = s->clock_ms;
-	if (c->request == session->last + 1)
-		return session;
-	if (c->request > session->last)
-		refuse(r, BLIX_E_INVALID, REFUSAL_SESSION_GAP);
-	else if (session->last - c->request >= session->n)
-		refuse(r, BLIX_E_FORGOTTEN, REFUSAL_SESSION_FORGOTTEN);
-	else
-		*r = session->results[session->n - 1 - (session->last - c->request)];
-	return NULL;
-}
-
-static void session_end(struct session *session, const struct command_result *r)
-{
-	session->last++;
-	if (session->n == LIMIT_RESULTS) {
-		memmove(session->results, session->results + 1,
-		        (session->n - 1) * sizeof(*session->results));
-		session->n--;
-	}
-	if (session->n == session->size) {
-		session->size = session->size == 0 ? 1 : session->size * 2;
-		session->results =
-			xreallocarray(session->results, session->size, sizeof(*session->results));
-	}
-	session->results[session->n++] = *r;
-}
-
-static void (*const appliers[COMMAND_KIND_COUNT])(struct state *s, const struct command *c,
-                                                  struct command_result *r) = {
-	[COMMAND_VM_CREATE] = apply_create,
-	[COMMAND_VM_POWER] = apply_power,
-	[COMMAND_VM_DELETE] = apply_delete,
-	[COMMAND_VM_RESOLVE] = apply_resolve,
-	[COMMAND_VM_RESOLVED] = apply_resolved,
-	[COMMAND_VM_ASSIGN] = apply_assign,
-	[COMMAND_VM_VERDICT] = apply_verdict,
-	[COMMAND_VM_REPORT] = apply_report,
-	[COMMAND_NODE_REPORT] = apply_node_report,
-	[COMMAND_NODE_PHASE] = apply_node_phase,
-	[COMMAND_SESSION_EXPIRE] = apply_expire,
-	[COMMAND_VM_UPDATE] = apply_update,
-	[COMMAND_VM_SET] = apply_set,
-	[COMMAND_VM_UPDATE_DUE] = apply_update_due,
-	[COMMAND_GENERATION_DROP] = apply_generation_drop,
-};
-
-/* What clients ask for; the cluster's own commands run in no session, even if one is named: they
- * may end sessions. */
-static bool has_session(const struct command *c)
-{
-	return c->session != 0 && (c->kind == COMMAND_VM_CREATE || c->kind == COMMAND_VM_POWER ||
-	                           c->kind == COMMAND_VM_DELETE || c->kind == COMMAND_VM_UPDATE ||
-	                           c->kind == COMMAND_VM_SET);
-}
-
-void state_apply(struct state *s, const struct command *c, struct command_result *ret)
-{
-	struct session *session = NULL;
-	struct command_result r = {.code = BLIX_OK};
-
-	assert((unsigned)c->kind < COMMAND_KIND_COUNT);
-	assert(appliers[c->kind] != NULL);
-	if (has_session(c))
-		session = session_begin(s, c, &r);
-	if (!has_session(c) || session != NULL) {
-		appliers[c->kind](s, c, &r);
-		r.revision = s->revision;
-	}
-	if (session != NULL)
-		session_end(session, &r);
-	*ret = r;
-}
-
-int refusal_error(const struct command_result *result, const char *subject, struct blix_error *err)
-{
-	static const struct {
-		const char *reason, *text, *hint;
-	} words[] = {
-		[REFUSAL_NONE] = {"", "done", ""},
-		[REFUSAL_SESSION_FORGOTTEN] = {"outcome-forgotten",
-	                                       "the outcome of this request is no longer known",
-	                                       "look at the object before you try again"},
-		[REFUSAL_SESSION_GAP] = {"session-gap", "request numbers must be consecutive", ""},
-		[REFUSAL_FULL] = {"cluster-full", "the cluster holds no more of these", ""},
-		[REFUSAL_BAD_SPEC] = {"bad-spec", "name or spec is not valid", ""},
-		[REFUSAL_VM_EXISTS] = {"vm-exists", "a VM of this name exists",
-	                               "choose another name, or see it with 'blix vm show'"},
-		[REFUSAL_VM_MISSING] = {"vm-missing", "no such VM",
-	                                "'blix vm list' shows those there are"},
-		[REFUSAL_VM_DELETING] = {"vm-deleting", "it is being deleted", ""},
-		[REFUSAL_VM_VERSION] = {"version-conflict", "it was changed by somebody else",
-	                                "read it again and retry with its new version"},
-		[REFUSAL_STALE] = {"stale", "it has moved on", ""},
-		[REFUSAL_NODE_MISSING] = {"node-missing", "no such node",
-	                                  "'blix node list' shows those there are"},
-		[REFUSAL_NO_ROOM] = {"no-room", "the node has no room", ""},
-		[REFUSAL_VM_NOT_UP] = {"not-running", "it does not run",
-	                               "'blix vm start' starts it"},
-		[REFUSAL_NODE_NAME] = {"node-name-taken", "the name belongs to another node",
-	                               "give this node another name in its configuration"},
-		[REFUSAL_UPDATING] = {"update-under-way", "an update of it is under way",
-	                              "see how it goes with 'blix vm show'"},
-		[REFUSAL_UNRESOLVED] = {"not-resolved", "its first system is not known yet",
-	                                "wait until it runs"},
-		[REFUSAL_GENERATION_MISSING] = {"generation-missing", "no such generation is kept",
-	                                        "'blix vm history' shows those there are"},
-		[REFUSAL_NO_EARLIER] = {"no-earlier-generation",
-	                                "no generation before the present one is kept",
-	                                "'blix vm history' shows those there are"},
-		[REFUSAL_UNKNOWN_COMMAND] = {"unknown-command", "unknown command", ""},
-	};
-
-	assert(result->why < array_size(words));
-	(void)blix_fail(err, result->code, "%s: %s", subject, words[result->why].text);
-	blix_reason(err, words[result->why].reason);
-	blix_hint(err, "%s", words[result->why].hint);
-	return -(int)result->code;
 }

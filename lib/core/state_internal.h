@@ -1,5 +1,15 @@
-/* Between the files of the state only: state.c, state_apply.c, state_report.c,
- * state_generation.c, state_snapshot.c. */
+/* Between the files of the state only:
+ *
+ * state.c             containers
+ * state_dispatch.c    state_apply(): who may, once, what it did, and the audit of it
+ * state_session.c     exactly once
+ * state_apply.c       VMs: what people and the leader decide
+ * state_report.c      VMs: what nodes saw
+ * state_generation.c  VMs: their systems
+ * state_set.c         VMs: edits
+ * state_node.c        nodes: facts, phases, joining, leaving
+ * state_cluster.c     the cluster's record, tokens, people, denials
+ * state_snapshot.c    bytes */
 #ifndef BLIX_CORE_STATE_INTERNAL_H
 #define BLIX_CORE_STATE_INTERNAL_H
 
@@ -61,8 +71,51 @@ void update_render(struct state *s, struct vm *vm, const struct vm_spec *before,
 /* state_set.c */
 void apply_set(struct state *s, const struct command *c, struct command_result *r);
 
+/* state_apply.c */
+void apply_create(struct state *s, const struct command *c, struct command_result *r);
+void apply_power(struct state *s, const struct command *c, struct command_result *r);
+void apply_delete(struct state *s, const struct command *c, struct command_result *r);
+void apply_resolve(struct state *s, const struct command *c, struct command_result *r);
+void apply_resolved(struct state *s, const struct command *c, struct command_result *r);
+void apply_assign(struct state *s, const struct command *c, struct command_result *r);
+void apply_verdict(struct state *s, const struct command *c, struct command_result *r);
+
 /* state_report.c */
 void apply_report(struct state *s, const struct command *c, struct command_result *r);
+/* The host of the node was restarted: nothing that ran there lives. */
+void vms_rebooted(struct state *s, uint64_t node);
+/* Nothing of the node comes back: its VMs are free. */
+void vms_orphaned(struct state *s, uint64_t node, const char *name);
+
+/* state_node.c */
 void apply_node_report(struct state *s, const struct command *c, struct command_result *r);
+void apply_node_phase(struct state *s, const struct command *c, struct command_result *r);
+void apply_node_join(struct state *s, const struct command *c, struct command_result *r);
+void apply_node_set(struct state *s, const struct command *c, struct command_result *r);
+void apply_node_certificate(struct state *s, const struct command *c, struct command_result *r);
+void apply_node_remove(struct state *s, const struct command *c, struct command_result *r);
+void apply_node_left(struct state *s, const struct command *c, struct command_result *r);
+/* A record for the node, or the one that there is; to be filled. Stamped with the revision. */
+struct node *state_node_make(struct state *s, uint64_t id, const char *name);
+
+/* state_cluster.c */
+void apply_cluster_init(struct state *s, const struct command *c, struct command_result *r);
+void apply_cluster_set(struct state *s, const struct command *c, struct command_result *r);
+void apply_feature_level(struct state *s, const struct command *c, struct command_result *r);
+void apply_token_create(struct state *s, const struct command *c, struct command_result *r);
+void apply_token_delete(struct state *s, const struct command *c, struct command_result *r);
+void apply_token_expire(struct state *s, const struct command *c, struct command_result *r);
+void apply_user_create(struct state *s, const struct command *c, struct command_result *r);
+void apply_user_set(struct state *s, const struct command *c, struct command_result *r);
+void apply_user_delete(struct state *s, const struct command *c, struct command_result *r);
+void apply_deny(struct state *s, const struct command *c, struct command_result *r);
+
+/* state_session.c: NULL when the command must not run: *r is then its answer. */
+struct session *session_begin(struct state *s, const struct command *c, struct command_result *r);
+void session_end(struct session *session, const struct command *c, const struct command_result *r);
+void apply_session_expire(struct state *s, const struct command *c, struct command_result *r);
+
+/* Folds eight bytes into the chain. */
+void chain_add(struct state *s, uint64_t value);
 
 #endif

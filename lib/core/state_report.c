@@ -1,4 +1,5 @@
-/* What nodes say, folded into the state: reports about VMs, and the facts of a node itself.
+/* What nodes saw of VMs, folded into the state; and what becomes of VMs whose host restarted or is
+ * gone.
  *
  * A report names the (uid, epoch) it is about. One that is no longer current, or that leads where
  * the lifecycle does not, is refused as stale and changes nothing.
@@ -7,6 +8,8 @@
 #include "core/state_internal.h"
 
 #include "base/alloc.h"
+
+#include <stdio.h>
 
 /* Nothing is left that pausing kept: what is started after it runs. */
 static void process_gone(struct vm *vm, int32_t exit_code)
@@ -383,7 +386,7 @@ static void rebooted_vm(struct state *s, const struct vm *found)
 	vm_event(s, vm, "vm-host-restarted", "");
 }
 
-static void node_rebooted(struct state *s, uint64_t node)
+void vms_rebooted(struct state *s, uint64_t node)
 {
 	for (size_t i = 0; i < s->n_vms; i++) {
 		const struct vm *vm = s->by_uid[i];
@@ -393,39 +396,67 @@ static void node_rebooted(struct state *s, uint64_t node)
 	}
 }
 
-void apply_node_report(struct state *s, const struct command *c, struct command_result *r)
+/* It was to run on a node that is gone for good. Data that was there is gone too: whether to start
+ * without it is for a person. */
+static void lost_vm(struct state *s, struct vm *vm, const char *node, bool pinned)
 {
-	const struct node *named = state_node_named(s, c->node_report.name);
-	size_t size, at;
-	const char *boot_id;
-	struct node *node;
-	bool found;
+	const struct vm_report report = {.kind = VM_REPORT_FAILED,
+	                                 .code = BLIX_E_START,
+	                                 .reason = vm->reason,
+	                                 .message = vm->message};
+	char words[LIMIT_NAME + 64];
 
-	at = state_find_node(s, c->node_report.id, &found);
-	if (named != NULL && named->id != c->node_report.id) {
-		refuse(r, BLIX_E_EXISTS, REFUSAL_NODE_NAME);
-		return;
+	process_gone(vm, -1);
+	vm->held = (struct vm_held){0, 0};
+	vm->crashes = 0;
+	vm->retry_ms = 0;
+	vm->n_rejected = 0;
+	if (vm->spec.power == VM_POWER_STOPPED) {
+		vm_why(vm, BLIX_OK, "", "");
+		if (!vm_may_move(vm->phase, VM_STOPPED))
+			vm_move(vm, VM_PENDING, s->clock_ms);
+		vm_move(vm, VM_STOPPED, s->clock_ms);
+	} else if (pinned) {
+		(void)snprintf(words, sizeof(words), "its data was on %s, which was removed", node);
+		vm_why(vm, BLIX_E_START, "node-removed", words);
+		vm_move(vm, VM_FAILED, s->clock_ms);
+	} else {
+		vm_why(vm, BLIX_OK, "node-removed", "");
+		vm_move(vm, VM_PENDING, s->clock_ms);
+		memset(&vm->timings, 0, sizeof(vm->timings));
 	}
-	if (!found && s->n_nodes >= LIMIT_NODES) {
-		refuse(r, BLIX_E_BUSY, REFUSAL_FULL);
-		return;
+	vm->restart = false;
+	if (vm->phase != VM_PENDING)
+		update_reported(s, vm, &report);
+}
+
+static void orphan_vm(struct state *s, const struct vm *found, uint64_t node, const char *name)
+{
+	bool here = found->node == node, pinned = vm_is_pinned(found);
+	bool ran = here && vm_is_committed(found) && found->phase != VM_DELETING;
+	struct vm *vm = state_edit(s, found);
+
+	vm_release(vm, node);
+	if (here) {
+		vm->node = 0;
+		vm->adopt = 0;
 	}
-	s->revision++;
-	if (!found) {
-		node = node_new();
-		node->id = c->node_report.id;
-		node->created_ms = node->phase_ms = s->clock_ms;
-		size = s->n_nodes;
-		state_insert((void ***)(void *)&s->nodes, &s->n_nodes, &size, at, node);
-		state_emit(s, "node", 0, c->node_report.name, "node-joined", "");
+	if (ran)
+		lost_vm(s, vm, name, pinned);
+	state_edited(s, vm);
+	vm_event(s, vm, "vm-node-removed", name);
+	if (vm->phase == VM_DELETING && vm->n_holders == 0) {
+		vm_event(s, vm, "vm-deleted", "");
+		state_remove_vm(s, vm);
 	}
-	boot_id = s->nodes[at]->facts.boot_id;
-	if (boot_id[0] != '\0' && strcmp(boot_id, c->node_report.facts.boot_id) != 0)
-		node_rebooted(s, c->node_report.id);
-	node = node_own(&s->nodes[at]);
-	node->revision = s->revision;
-	memcpy(node->name, c->node_report.name, sizeof(node->name));
-	node_facts_done(&node->facts);
-	node_facts_copy(&node->facts, &c->node_report.facts);
-	r->uid = node->id;
+}
+
+void vms_orphaned(struct state *s, uint64_t node, const char *name)
+{
+	for (size_t i = s->n_vms; i-- > 0;) { /* from the end: one may be removed */
+		const struct vm *vm = s->by_uid[i];
+
+		if (vm->node == node || vm_held_by(vm, node))
+			orphan_vm(s, vm, node, name);
+	}
 }

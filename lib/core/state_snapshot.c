@@ -5,6 +5,7 @@
  */
 #include "core/codec.h"
 #include "core/generation.h"
+#include "core/member_codec.h"
 #include "core/object_codec.h"
 #include "core/state_internal.h"
 
@@ -14,7 +15,7 @@
 #include <xxhash.h>
 
 #define SNAPSHOT_MAGIC   0x58494c42u /* "BLIX" */
-#define SNAPSHOT_VERSION 3u
+#define SNAPSHOT_VERSION 4u
 
 static void put_result(struct buf *out, const struct command_result *r)
 {
@@ -30,8 +31,10 @@ static void put_session(struct buf *out, const struct session *session)
 	put_u64(out, session->last);
 	put_u64(out, session->used_ms);
 	put_u32(out, session->n);
-	for (uint32_t i = 0; i < session->n; i++)
-		put_result(out, &session->results[i]);
+	for (uint32_t i = 0; i < session->n; i++) {
+		put_result(out, &session->results[i].result);
+		put_u64(out, session->results[i].digest);
+	}
 }
 
 static void put_event(struct buf *out, const struct event *event)
@@ -43,6 +46,39 @@ static void put_event(struct buf *out, const struct event *event)
 	put_string(out, event->name);
 	put_string(out, event->reason);
 	put_string(out, event->message);
+}
+
+static void put_members(struct buf *out, const struct members *m)
+{
+	put_cluster(out, &m->cluster);
+	put_u32(out, (uint32_t)m->n_tokens);
+	for (size_t i = 0; i < m->n_tokens; i++)
+		put_token(out, &m->tokens[i]);
+	put_u32(out, (uint32_t)m->n_users);
+	for (size_t i = 0; i < m->n_users; i++)
+		put_user(out, &m->users[i]);
+	put_u32(out, (uint32_t)m->denied.n);
+	for (size_t i = 0; i < m->denied.n; i++)
+		put_string(out, m->denied.items[i].text);
+	put_id_set(out, &m->denied_nodes);
+	put_id_set(out, &m->left);
+}
+
+static void put_audit(struct buf *out, const struct audit *audit)
+{
+	put_u64(out, audit->sequence);
+	put_u64(out, audit->base);
+	put_u32(out, (uint32_t)audit->n);
+	for (size_t i = 0; i < audit->n; i++)
+		put_audit_record(out, audit_at(audit, i));
+}
+
+static void put_chain(struct buf *out, const struct state_chain *chain)
+{
+	put_u64(out, chain->value);
+	put_u64(out, chain->count);
+	for (size_t i = 0; i < STATE_CHAIN_MARKS; i++)
+		put_u64(out, chain->marks[i]);
 }
 
 int state_encode(const struct state *s, struct buf *out, struct blix_error *err)
@@ -67,6 +103,9 @@ int state_encode(const struct state *s, struct buf *out, struct blix_error *err)
 	put_u32(out, (uint32_t)s->n_events);
 	for (size_t i = 0; i < s->n_events; i++)
 		put_event(out, state_event(s, i));
+	put_members(out, &s->members);
+	put_audit(out, &s->audit);
+	put_chain(out, &s->chain);
 	if (buf_failed(out))
 		return blix_fail(err, BLIX_E_TOOBIG, "the state is larger than a snapshot may be");
 	return 0;
@@ -144,6 +183,14 @@ static void get_vms(struct codec *in, struct state *s)
 	}
 }
 
+static void get_result(struct codec *in, struct command_result *r)
+{
+	r->code = (enum blix_code)get_enum(in, BLIX_CODE_COUNT);
+	r->why = get_enum(in, REFUSAL_COUNT);
+	r->revision = get_u64(in);
+	r->uid = get_u64(in);
+}
+
 static void get_sessions(struct codec *in, struct state *s)
 {
 	uint32_t n = get_enum(in, LIMIT_SESSIONS + 1);
@@ -157,10 +204,8 @@ static void get_sessions(struct codec *in, struct state *s)
 		session->n = session->size = get_enum(in, LIMIT_RESULTS + 1);
 		session->results = xcalloc(session->n, sizeof(*session->results));
 		for (uint32_t k = 0; k < session->n; k++) {
-			session->results[k].code = (enum blix_code)get_enum(in, BLIX_CODE_COUNT);
-			session->results[k].why = get_enum(in, REFUSAL_UNKNOWN_COMMAND + 1);
-			session->results[k].revision = get_u64(in);
-			session->results[k].uid = get_u64(in);
+			get_result(in, &session->results[k].result);
+			session->results[k].digest = get_u64(in);
 		}
 		if (s->n_sessions > 0 && s->sessions[s->n_sessions - 1]->id >= session->id)
 			in->failed = true;
@@ -189,6 +234,68 @@ static void get_events(struct codec *in, struct state *s)
 	}
 }
 
+static void get_members(struct codec *in, struct members *m)
+{
+	uint32_t n;
+
+	get_cluster(in, &m->cluster);
+	n = get_enum(in, LIMIT_TOKENS + 1);
+	for (uint32_t i = 0; i < n && !in->failed; i++) {
+		struct token token;
+
+		get_token(in, &token);
+		if (members_token(m, token.name) != NULL)
+			in->failed = true;
+		members_put_token(m, &token);
+	}
+	n = get_enum(in, LIMIT_USERS + 1);
+	for (uint32_t i = 0; i < n && !in->failed; i++) {
+		struct user user;
+
+		get_user(in, &user);
+		if (members_user(m, user.name) != NULL)
+			in->failed = true;
+		members_put_user(m, &user);
+	}
+	n = get_enum(in, LIMIT_DENIED + 1);
+	for (uint32_t i = 0; i < n && !in->failed; i++) {
+		struct serial serial;
+
+		get_name(in, serial.text, sizeof(serial.text));
+		serials_add(&m->denied, serial.text);
+	}
+	get_id_set(in, &m->denied_nodes, LIMIT_DENIED);
+	get_id_set(in, &m->left, LIMIT_LEFT);
+}
+
+/* The ring is filled as it was, then its chain must hold. */
+static void get_audit(struct codec *in, struct audit *audit)
+{
+	uint64_t sequence = get_u64(in), base = get_u64(in);
+	uint32_t n = get_enum(in, LIMIT_AUDIT + 1);
+
+	audit->base = base;
+	audit->sequence = sequence - n;
+	for (uint32_t i = 0; i < n && !in->failed; i++) {
+		struct audit_record record;
+
+		get_audit_record(in, &record);
+		audit_add(audit, &record);
+		if (audit_at(audit, audit->n - 1)->hash != record.hash)
+			in->failed = true;
+	}
+	if (n > sequence)
+		in->failed = true;
+}
+
+static void get_chain(struct codec *in, struct state_chain *chain)
+{
+	chain->value = get_u64(in);
+	chain->count = get_u64(in);
+	for (size_t i = 0; i < STATE_CHAIN_MARKS; i++)
+		chain->marks[i] = get_u64(in);
+}
+
 int state_decode(struct state *s, const uint8_t *bytes, size_t n, struct blix_error *err)
 {
 	struct codec in = {.at = bytes, .left = n};
@@ -207,6 +314,17 @@ int state_decode(struct state *s, const uint8_t *bytes, size_t n, struct blix_er
 	get_vms(&in, &fresh);
 	get_sessions(&in, &fresh);
 	get_events(&in, &fresh);
+	get_members(&in, &fresh.members);
+	get_audit(&in, &fresh.audit);
+	get_chain(&in, &fresh.chain);
+	if (!in.failed && fresh.members.cluster.level > FEATURE_LEVEL) {
+		(void)blix_fail(err, BLIX_E_CORRUPT,
+		                "the cluster is at feature level %u, this binary knows %u",
+		                fresh.members.cluster.level, FEATURE_LEVEL);
+		blix_hint(err, "a newer blixd wrote it: upgrade this server");
+		state_done(&fresh);
+		return -(int)BLIX_E_CORRUPT;
+	}
 	if (!codec_end(&in)) {
 		state_done(&fresh);
 		return blix_fail(err, BLIX_E_CORRUPT, "snapshot is malformed");

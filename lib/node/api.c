@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/parse.h"
 #include "base/version.h"
+#include "core/member_json.h"
 #include "core/object_json.h"
 #include "core/place.h"
 #include "http/openapi.h"
@@ -154,6 +155,7 @@ static void cluster_handle(struct http_request *request, void *data)
 	json_add_string(object, "stateHash", hash);
 	json_add_time(object, "clock", d->state->clock_ms);
 	json_add_u64(object, "clockJumpMs", d->state->clock_jump_ms);
+	cluster_json_add(object, &d->state->members.cluster);
 	for (size_t i = 0; i < d->config->n_servers; i++) {
 		json_push(servers, server_json(d, &d->config->servers[i], &one));
 		online += one;

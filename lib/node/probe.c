@@ -5,6 +5,7 @@
 #include "base/buf.h"
 #include "base/parse.h"
 #include "base/version.h"
+#include "core/command.h"
 #include "exec/child.h"
 #include "exec/stray.h"
 #include "sys/clock.h"
@@ -80,6 +81,7 @@ void probe_facts(const struct config *config, struct node_facts *facts)
 	xreplace(&facts->microvm_command, config->microvm);
 	xreplace(&facts->version, BLIX_VERSION);
 	xreplace(&facts->boot_id, clock_boot_id());
+	facts->features = FEATURE_LEVEL;
 }
 
 struct probe {

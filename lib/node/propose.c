@@ -86,7 +86,7 @@ static bool get_result(const struct buf *in, struct command_result *ret)
 	struct codec codec = {.at = (const uint8_t *)in->data, .left = in->len};
 
 	ret->code = (enum blix_code)get_enum(&codec, BLIX_CODE_COUNT);
-	ret->why = get_enum(&codec, REFUSAL_UNKNOWN_COMMAND + 1);
+	ret->why = get_enum(&codec, REFUSAL_COUNT);
 	ret->revision = get_u64(&codec);
 	ret->uid = get_u64(&codec);
 	return codec_end(&codec);

@@ -100,6 +100,7 @@ static void fill_node(struct command *c, struct input *in)
 	               1 + take_byte(in, 3));
 	c->node_report.facts.cpus = 4;
 	c->node_report.facts.memory_bytes = 1ULL << 30;
+	c->node_report.facts.features = 1 + take_byte(in, 2);
 	xreplace(&c->node_report.facts.hypervisors, "qemu");
 }
 
@@ -130,6 +131,123 @@ static void fill_set(struct command *c, struct input *in)
 	c->vm_set.fields = take_byte(in, VM_SET_ALL + 1);
 	c->vm_set.spec.cpus = take_byte(in, 6);
 	c->vm_set.spec.memory_bytes = (uint64_t)take_byte(in, 4) << 28;
+}
+
+/* One of four hashes or serials, or none. */
+static void some_hex(char *out, size_t n, struct input *in)
+{
+	unsigned choice = take_byte(in, 5);
+
+	(void)snprintf(out, n, "%0*x", choice == 4 ? 1 : (int)n - 1, choice);
+}
+
+static void node_name(char *out, size_t n, struct input *in)
+{
+	(void)snprintf(out, n, "n%u", 1 + take_byte(in, 4));
+}
+
+static void fill_init(struct command *c, struct input *in)
+{
+	some_hex(c->cluster_init.id, sizeof(c->cluster_init.id), in);
+	some_hex(c->cluster_init.ca, sizeof(c->cluster_init.ca), in);
+	c->cluster_init.level = FEATURE_LEVEL;
+	c->cluster_init.voters = take_byte(in, 5);
+	c->cluster_init.node = take_byte(in, 3);
+	node_name(c->cluster_init.name, sizeof(c->cluster_init.name), in);
+	some_hex(c->cluster_init.serial, sizeof(c->cluster_init.serial), in);
+}
+
+static void fill_token(struct command *c, struct input *in)
+{
+	node_name(c->token_create.name, sizeof(c->token_create.name), in);
+	c->token_create.role = (enum node_role)take_byte(in, NODE_ROLE_COUNT);
+	some_hex(c->token_create.hash, sizeof(c->token_create.hash), in);
+	c->token_create.ttl_ms = take_byte(in, 30);
+}
+
+static void fill_join(struct command *c, struct input *in)
+{
+	some_hex(c->node_join.token, sizeof(c->node_join.token), in);
+	c->node_join.id = take_byte(in, 6);
+	node_name(c->node_join.name, sizeof(c->node_join.name), in);
+	some_hex(c->node_join.key, sizeof(c->node_join.key), in);
+	some_hex(c->node_join.serial, sizeof(c->node_join.serial), in);
+	c->node_join.facts.features = FEATURE_LEVEL;
+	xreplace(&c->node_join.facts.raft, "10.0.0.1:7444");
+}
+
+static void fill_node_set(struct command *c, struct input *in)
+{
+	node_name(c->node_set.name, sizeof(c->node_set.name), in);
+	c->node_set.fields = take_byte(in, NODE_SET_ALL + 1);
+	c->node_set.if_version = take_byte(in, 4) == 3;
+	c->node_set.schedulable = take_byte(in, 2) == 1;
+	c->node_set.maintenance = take_byte(in, 2) == 1;
+	c->node_set.vote = (enum node_vote)take_byte(in, NODE_VOTE_COUNT);
+}
+
+static void fill_user(struct command *c, struct input *in)
+{
+	if (c->kind == COMMAND_USER_CREATE) {
+		node_name(c->user_create.name, sizeof(c->user_create.name), in);
+		some_hex(c->user_create.serial, sizeof(c->user_create.serial), in);
+	} else if (c->kind == COMMAND_USER_SET) {
+		node_name(c->user_set.name, sizeof(c->user_set.name), in);
+		some_hex(c->user_set.serial, sizeof(c->user_set.serial), in);
+	} else {
+		node_name(c->user_delete.name, sizeof(c->user_delete.name), in);
+	}
+}
+
+static void fill_members(struct command *c, const struct state *s, struct input *in)
+{
+	const struct members *m = &s->members;
+
+	switch ((unsigned)c->kind) {
+	case COMMAND_CLUSTER_INIT:
+		fill_init(c, in);
+		break;
+	case COMMAND_CLUSTER_SET:
+		c->cluster_set.voters = take_byte(in, 9);
+		break;
+	case COMMAND_FEATURE_LEVEL:
+		c->feature_level.level = take_byte(in, FEATURE_LEVEL + 1);
+		break;
+	case COMMAND_TOKEN_CREATE:
+		fill_token(c, in);
+		break;
+	case COMMAND_TOKEN_DELETE:
+		node_name(c->token_delete.name, sizeof(c->token_delete.name), in);
+		break;
+	case COMMAND_TOKEN_EXPIRE:
+		c->token_expire.uid = m->n_tokens > 0 ? m->tokens[0].uid : take_byte(in, 2);
+		break;
+	case COMMAND_NODE_JOIN:
+		fill_join(c, in);
+		break;
+	case COMMAND_NODE_SET:
+		fill_node_set(c, in);
+		break;
+	case COMMAND_NODE_CERTIFICATE:
+		c->node_certificate.id = take_byte(in, 6);
+		some_hex(c->node_certificate.serial, sizeof(c->node_certificate.serial), in);
+		break;
+	case COMMAND_NODE_REMOVE:
+		node_name(c->node_remove.name, sizeof(c->node_remove.name), in);
+		c->node_remove.dead = take_byte(in, 2) == 1;
+		break;
+	case COMMAND_NODE_LEFT:
+		c->node_left.id = take_byte(in, 6);
+		break;
+	case COMMAND_DENY:
+		c->deny.node = take_byte(in, 6);
+		if (c->deny.node == 0)
+			some_hex(c->deny.serial, sizeof(c->deny.serial), in);
+		break;
+	default:
+		fill_user(c, in);
+		break;
+	}
 }
 
 static void fill(struct command *c, const struct state *s, struct input *in)
@@ -188,6 +306,23 @@ static void fill(struct command *c, const struct state *s, struct input *in)
 	case COMMAND_VM_SET:
 		fill_set(c, in);
 		break;
+	case COMMAND_CLUSTER_INIT:
+	case COMMAND_CLUSTER_SET:
+	case COMMAND_FEATURE_LEVEL:
+	case COMMAND_TOKEN_CREATE:
+	case COMMAND_TOKEN_DELETE:
+	case COMMAND_TOKEN_EXPIRE:
+	case COMMAND_NODE_JOIN:
+	case COMMAND_NODE_SET:
+	case COMMAND_NODE_CERTIFICATE:
+	case COMMAND_NODE_REMOVE:
+	case COMMAND_NODE_LEFT:
+	case COMMAND_USER_CREATE:
+	case COMMAND_USER_SET:
+	case COMMAND_USER_DELETE:
+	case COMMAND_DENY:
+		fill_members(c, s, in);
+		break;
 	case COMMAND_KIND_COUNT:
 		break;
 	}
@@ -195,10 +330,12 @@ static void fill(struct command *c, const struct state *s, struct input *in)
 
 static void apply_one(struct state *s, struct input *in)
 {
+	static const char *const principals[] = {"", "uid:0", "node:1", "node:2"};
 	struct command_result result;
 	struct command command;
 
 	command_init(&command, (enum command_kind)(1 + take_byte(in, COMMAND_KIND_COUNT - 1)));
+	xreplace(&command.principal, principals[take_byte(in, array_size(principals))]);
 	if (take_byte(in, 8) == 0) {
 		command.session = 1 + take_byte(in, 2);
 		command.request = 1 + take_byte(in, 3);
@@ -222,6 +359,7 @@ static void check(const struct state *s)
 	assert(memcmp(copy->phases, s->phases, sizeof(s->phases)) == 0);
 	assert(copy->updates == s->updates && copy->generations == s->generations);
 	assert(copy->n_locks == s->n_locks);
+	assert(audit_holds(&s->audit));
 	for (size_t i = 0; i < s->n_locks; i++)
 		assert(copy->locks[i]->users == s->locks[i]->users);
 	for (size_t i = 0; i < s->n_nodes; i++) {

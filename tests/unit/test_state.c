@@ -561,48 +561,125 @@ static void a_host_restarts(void **state)
 	state_free(s);
 }
 
+static struct command_result create_in(struct state *s, uint64_t session, uint64_t request)
+{
+	struct command c;
+
+	command_init(&c, COMMAND_VM_CREATE);
+	c.session = session;
+	c.request = request;
+	(void)snprintf(c.vm_create.name, sizeof(c.vm_create.name), "vm-%u", (unsigned)request);
+	xreplace(&c.vm_create.spec.flake, "github:me/vms");
+	xreplace(&c.vm_create.spec.attr, "web");
+	return run(s, &c);
+}
+
+static struct command_result delete_in(struct state *s, uint64_t session, uint64_t request)
+{
+	struct command c;
+
+	command_init(&c, COMMAND_VM_DELETE);
+	c.session = session;
+	c.request = request;
+	(void)snprintf(c.vm_delete.name, sizeof(c.vm_delete.name), "vm-1");
+	return run(s, &c);
+}
+
 static void sessions_apply_once(void **state)
 {
 	struct state *s = state_new();
-	struct command_result first, again;
+	struct command_result first = {0}, again;
 	struct command c;
+	size_t audited;
 
 	(void)state;
-	for (uint64_t request = 1; request <= 70; request++) {
-		command_init(&c, COMMAND_VM_CREATE);
-		c.session = 7;
-		c.request = request;
-		(void)snprintf(c.vm_create.name, sizeof(c.vm_create.name), "vm-%u",
-		               (unsigned)request);
-		xreplace(&c.vm_create.spec.flake, "github:me/vms");
-		xreplace(&c.vm_create.spec.attr, "web");
-		first = run(s, &c);
+	for (uint64_t request = 1; request <= LIMIT_RESULTS + 6; request++) {
+		first = create_in(s, 7, request);
 		assert_int_equal(first.code, BLIX_OK);
 	}
-	command_init(&c, COMMAND_VM_DELETE); /* whatever it says: number 70 was answered */
-	c.session = 7;
-	c.request = 70;
-	again = run(s, &c);
+	audited = s->audit.n;
+	again = create_in(s, 7, LIMIT_RESULTS + 6);
 	assert_memory_equal(&first, &again, sizeof(first));
-	assert_int_equal(s->n_vms, 70);
-	command_init(&c, COMMAND_VM_DELETE);
-	c.session = 7;
-	c.request = 3;
-	assert_int_equal(run(s, &c).code, BLIX_E_FORGOTTEN);
-	command_init(&c, COMMAND_VM_DELETE);
-	c.session = 7;
-	c.request = 72;
-	assert_int_equal(run(s, &c).why, REFUSAL_SESSION_GAP);
+	assert_int_equal(s->n_vms, LIMIT_RESULTS + 6);
+	/* Another request under a number that was answered was never executed, and says so. */
+	assert_int_equal(delete_in(s, 7, LIMIT_RESULTS + 6).why, REFUSAL_SESSION_OTHER);
+	/* The window: the oldest result that is kept, and the one before it. */
+	assert_int_equal(create_in(s, 7, 7).code, BLIX_OK);
+	assert_int_equal(create_in(s, 7, 6).code, BLIX_E_FORGOTTEN);
+	assert_int_equal(delete_in(s, 7, LIMIT_RESULTS + 8).why, REFUSAL_SESSION_GAP);
+	assert_int_equal(delete_in(s, 8, 2).why, REFUSAL_SESSION_FORGOTTEN);
+	assert_int_equal(s->audit.n, audited); /* none of it was executed */
 	command_init(&c, COMMAND_SESSION_EXPIRE);
 	c.session = 7; /* not a client's command: the session it names does not matter */
-	c.request = 71;
+	c.request = LIMIT_RESULTS + 7;
 	c.session_expire.before_ms = UINT64_MAX;
 	(void)run(s, &c);
 	assert_int_equal(s->n_sessions, 0);
+	assert_int_equal(delete_in(s, 7, LIMIT_RESULTS + 7).code, BLIX_E_FORGOTTEN);
+	state_free(s);
+}
+
+/* A refusal is an answer too: the same number gets it again, though it might be done by now. */
+static void sessions_remember_refusals(void **state)
+{
+	struct state *s = state_new();
+
+	(void)state;
+	assert_int_equal(delete_in(s, 7, 1).why, REFUSAL_VM_MISSING);
+	assert_int_equal(create_in(s, 9, 1).code, BLIX_OK);
+	assert_int_equal(delete_in(s, 7, 1).why, REFUSAL_VM_MISSING);
+	assert_int_equal(delete_in(s, 7, 2).code, BLIX_OK);
+	assert_null(state_vm(s, "vm-1"));
+	state_free(s);
+}
+
+static void session_begins(struct state *s, uint64_t id, struct command_result *ret)
+{
+	struct command c;
+
 	command_init(&c, COMMAND_VM_DELETE);
-	c.session = 7;
-	c.request = 71;
-	assert_int_equal(run(s, &c).code, BLIX_E_FORGOTTEN);
+	c.session = id;
+	c.request = 1;
+	state_apply(s, &c, ret);
+	command_done(&c);
+}
+
+/* One more than LIMIT_SESSIONS is refused, until the leader lets idle ones go: those that were idle
+ * for long, and no other. */
+static void sessions_are_bounded(void **state)
+{
+	struct leader_actions *actions = xcalloc(1, sizeof(*actions));
+	struct state *s = state_new();
+	struct command_result r;
+	struct leader leader;
+
+	(void)state;
+	state_begin(s, UINT64_MAX, 1000000);
+	for (uint64_t id = 1; id <= LIMIT_SESSIONS; id++) {
+		session_begins(s, id, &r);
+		if (id == LIMIT_SESSIONS / 2)
+			state_begin(s, LIMIT_SESSION_IDLE / 2, 1000000);
+	}
+	assert_int_equal(r.code, BLIX_E_NOTFOUND);
+	session_begins(s, LIMIT_SESSIONS + 1, &r);
+	assert_int_equal(r.why, REFUSAL_FULL);
+	assert_int_equal(r.code, BLIX_E_BUSY);
+	session_begins(s, 1, &r); /* one that is there still is, and not idle now */
+	assert_int_equal(r.why, REFUSAL_VM_MISSING);
+	leader_init(&leader, 1000, 0, 0);
+	leader_step(&leader, s, &(struct leader_event){.kind = LEADER_ELECTED}, 1, actions);
+	leader_step(&leader, s, &(struct leader_event){.kind = LEADER_TICK}, 100000, actions);
+	assert_int_equal(actions->n, 0);
+	state_begin(s, LIMIT_SESSION_IDLE / 2 + 1, 1000000);
+	leader_step(&leader, s, &(struct leader_event){.kind = LEADER_TICK}, 200000, actions);
+	assert_int_equal(actions->n, 1);
+	assert_int_equal(actions->commands[0].kind, COMMAND_SESSION_EXPIRE);
+	state_apply(s, &actions->commands[0], &r);
+	command_done(&actions->commands[0]);
+	assert_int_equal(s->n_sessions, LIMIT_SESSIONS / 2 + 1);
+	session_begins(s, LIMIT_SESSIONS + 1, &r);
+	assert_int_equal(r.why, REFUSAL_VM_MISSING);
+	free(actions);
 	state_free(s);
 }
 
@@ -773,7 +850,9 @@ static void leader_rounds(void **state)
 	assert_int_equal(actions->commands[0].vm_assign.node, 2);
 	assert_int_equal(run(s, &actions->commands[0]).code, BLIX_OK);
 	leader_step(&leader, s, &(struct leader_event){.kind = LEADER_FAILED}, 1, actions);
-	leader_step(&leader, s, &(struct leader_event){LEADER_TICK, &lost, 1}, 2, actions);
+	leader_step(&leader, s,
+	            &(struct leader_event){.kind = LEADER_TICK, .peers = &lost, .n_peers = 1}, 2,
+	            actions);
 	assert_int_equal(actions->n, 1);
 	assert_int_equal(actions->commands[0].node_phase.phase, NODE_OFFLINE);
 	command_done(&actions->commands[0]);
@@ -1007,6 +1086,8 @@ int main(void)
 		cmocka_unit_test(a_host_restarts),
 		cmocka_unit_test(a_stop_outlives_unknown),
 		cmocka_unit_test(sessions_apply_once),
+		cmocka_unit_test(sessions_remember_refusals),
+		cmocka_unit_test(sessions_are_bounded),
 		cmocka_unit_test(replicas_agree),
 		cmocka_unit_test(snapshot_refuses_damage),
 		cmocka_unit_test(leader_rounds),

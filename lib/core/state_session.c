@@ -1,0 +1,94 @@
+/* Exactly once, bounded: a client is a session with consecutive request numbers, and the state
+ * keeps the last LIMIT_RESULTS results of each.
+ *
+ * Happy path: a new number is begun, its command applied, its result kept; the same number again
+ * gets that result. It fails by a refusal: a number that was forgotten (never executed again), one
+ * that leaves a gap, one that stood for another request, or one session too many. Idle sessions go
+ * by an explicit command of the leader.
+ */
+#include "core/state_internal.h"
+
+#include "base/alloc.h"
+
+static void session_free_at(struct state *s, size_t at)
+{
+	free(s->sessions[at]->results);
+	free(s->sessions[at]);
+}
+
+void apply_session_expire(struct state *s, const struct command *c, struct command_result *r)
+{
+	size_t kept = 0;
+
+	(void)r;
+	for (size_t i = 0; i < s->n_sessions; i++) {
+		if (s->sessions[i]->used_ms < c->session_expire.before_ms)
+			session_free_at(s, i);
+		else
+			s->sessions[kept++] = s->sessions[i];
+	}
+	s->n_sessions = kept;
+}
+
+/* The same request gets the same answer. Another one under its number was never executed, and must
+ * not look as if it had been. */
+static void answer_again(const struct session_result *known, const struct command *c,
+                         struct command_result *r)
+{
+	if (known->digest == c->digest)
+		*r = known->result;
+	else
+		refuse(r, BLIX_E_REFUSED, REFUSAL_SESSION_OTHER);
+}
+
+/* The session of a command; NULL when the command must not run: *r is then its answer, remembered
+ * or refused. */
+struct session *session_begin(struct state *s, const struct command *c, struct command_result *r)
+{
+	struct session *session;
+	bool found;
+	size_t at = state_find_session(s, c->session, &found);
+
+	if (!found && c->request != 1) {
+		refuse(r, BLIX_E_FORGOTTEN, REFUSAL_SESSION_FORGOTTEN);
+		return NULL;
+	}
+	if (!found && s->n_sessions >= LIMIT_SESSIONS) {
+		refuse(r, BLIX_E_BUSY, REFUSAL_FULL);
+		return NULL;
+	}
+	if (!found) {
+		session = xcalloc(1, sizeof(*session));
+		session->id = c->session;
+		state_insert((void ***)(void *)&s->sessions, &s->n_sessions, &s->size_sessions, at,
+		             session);
+	}
+	session = s->sessions[at];
+	session->used_ms = s->clock_ms;
+	if (c->request == session->last + 1)
+		return session;
+	if (c->request > session->last)
+		refuse(r, BLIX_E_INVALID, REFUSAL_SESSION_GAP);
+	else if (session->last - c->request >= session->n)
+		refuse(r, BLIX_E_FORGOTTEN, REFUSAL_SESSION_FORGOTTEN);
+	else
+		answer_again(&session->results[session->n - 1 - (session->last - c->request)], c,
+		             r);
+	return NULL;
+}
+
+void session_end(struct session *session, const struct command *c, const struct command_result *r)
+{
+	session->last++;
+	if (session->n == LIMIT_RESULTS) {
+		memmove(session->results, session->results + 1,
+		        (session->n - 1) * sizeof(*session->results));
+		session->n--;
+	}
+	if (session->n == session->size) {
+		session->size = session->size == 0 ? 1 : session->size * 2;
+		session->results =
+			xreallocarray(session->results, session->size, sizeof(*session->results));
+	}
+	session->results[session->n++] = (struct session_result){*r, c->digest};
+}
