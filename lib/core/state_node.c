@@ -202,7 +202,7 @@ void apply_node_join(struct state *s, const struct command *c, struct command_re
 		join_again(s, c, token, r);
 	else
 		check_join(s, c, token, r);
-	if (r->code != BLIX_OK || r->uid != 0)
+	if (r->code != BLIX_OK || r->uid != 0 || token == NULL)
 		return;
 	s->revision++;
 	used = *token;
@@ -290,7 +290,8 @@ void apply_node_certificate(struct state *s, const struct command *c, struct com
 		refuse(r, BLIX_E_INVALID, REFUSAL_BAD_MEMBER);
 	else if (state_denied(s, found->id, c->node_certificate.serial))
 		refuse(r, BLIX_E_DENIED, REFUSAL_NODE_LEFT);
-	if (r->code != BLIX_OK || strcmp(found->serial, c->node_certificate.serial) == 0)
+	if (r->code != BLIX_OK || found == NULL ||
+	    strcmp(found->serial, c->node_certificate.serial) == 0)
 		return;
 	s->revision++;
 	node = state_node_make(s, found->id, found->name);
