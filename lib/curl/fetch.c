@@ -37,6 +37,8 @@ struct fetch {
 	struct buf answer;
 	const char *number_header;
 	uint64_t *ret_number;
+	int (*piece)(void *data, const char *bytes, size_t n);
+	void *piece_data;
 	bool repeatable;
 	bool too_big;
 	bool head_whole; /* the empty line after the headers came */
@@ -232,10 +234,25 @@ static size_t on_header(char *line, size_t size, size_t n, void *data)
 	return n;
 }
 
+static size_t give(struct fetch *fetch, const char *bytes, size_t n)
+{
+	int r = fetch->piece(fetch->piece_data, bytes, n);
+
+	if (r > 0)
+		return CURL_WRITEFUNC_PAUSE;
+	fetch->too_big = r < 0;
+	return r < 0 ? 0 : n;
+}
+
 static size_t on_data(char *bytes, size_t size, size_t n, void *data)
 {
 	struct fetch *fetch = data;
+	long status = 0;
 
+	if (fetch->piece != NULL)
+		(void)curl_easy_getinfo(fetch->easy, CURLINFO_RESPONSE_CODE, &status);
+	if (status == 200)
+		return give(fetch, bytes, size * n);
 	if (buf_add(&fetch->answer, bytes, size * n) < 0) {
 		fetch->too_big = true;
 		return 0;
@@ -588,6 +605,8 @@ int fetch_start(struct fetch_pool *pool, const struct fetch_options *options, fe
 	fetch->data = data;
 	fetch->number_header = options->number_header;
 	fetch->ret_number = options->ret_number;
+	fetch->piece = options->piece;
+	fetch->piece_data = options->piece_data;
 	fetch->repeatable = options->method == NULL || strcmp(options->method, "GET") == 0;
 	buf_init(&fetch->answer, options->answer_max > 0 ? options->answer_max : LIMIT_ANSWER);
 	easy_set(fetch, options);
@@ -600,6 +619,11 @@ int fetch_start(struct fetch_pool *pool, const struct fetch_options *options, fe
 	if (ret_handle != NULL)
 		*ret_handle = fetch;
 	return 0;
+}
+
+void fetch_resume(struct fetch *fetch)
+{
+	(void)curl_easy_pause(fetch->easy, CURLPAUSE_CONT);
 }
 
 void fetch_cancel(struct fetch *fetch)

@@ -52,6 +52,12 @@ struct fetch_options {
 	 * which stays valid until cb or the cancel. NULL: none. */
 	const char *number_header;
 	uint64_t *ret_number;
+	/* The body of an answer of 200 is given away in pieces instead of being kept: 0 to go on, 1
+	 * to get this piece again after fetch_resume(), negative to end it (TOOBIG). NULL: it is
+	 * kept.
+	 */
+	int (*piece)(void *data, const char *bytes, size_t n);
+	void *piece_data;
 };
 
 /* Success: (0, http status, body, its type or NULL). The body may be taken with buf_take, else it
@@ -65,6 +71,8 @@ typedef void (*fetch_cb)(void *data, int status, int http_status, struct buf *an
  * here, exactly once unless cancelled. ret_handle may be NULL. */
 int fetch_start(struct fetch_pool *pool, const struct fetch_options *options, fetch_cb cb,
                 void *data, struct fetch **ret_handle, struct blix_error *err);
+/* After piece() said 1; the piece comes from the loop or from here. */
+void fetch_resume(struct fetch *fetch);
 /* cb is not called; whether the request had an effect stays unknown. */
 void fetch_cancel(struct fetch *fetch);
 

@@ -1,8 +1,8 @@
 /* One child process on the loop: the only place in blix that starts a process.
  *
- * A child runs in its own session, from an explicit environment, with stdin on /dev/null, default
- * signals and no descriptor above 2. It is watched by pidfd and reaped by that alone, so other
- * children of this process are never touched. Of each output stream the tail is kept.
+ * A child runs in its own session, from an explicit environment, with stdin on /dev/null or on a
+ * file, default signals and no descriptor above 2. It is watched by pidfd and reaped by that alone,
+ * so other children of this process are never touched. Of each output stream the tail is kept.
  *
  * The result comes exactly once, from the loop, never from inside child_start(): when the child has
  * exited and its pipes are empty. A grandchild that keeps a pipe open delays it by CHILD_DRAIN_MS
@@ -27,6 +27,7 @@ struct child_options {
 	const struct argv *env;
 	const char *path;     /* PATH for that search; NULL: none */
 	const char *cwd;      /* NULL: "/" */
+	int input;            /* a descriptor that becomes its stdin; 0: /dev/null */
 	size_t output_max;    /* of each stream; 0: LIMIT_CHILD_OUTPUT */
 	uint64_t deadline_ms; /* from now; 0: none */
 };

@@ -1,6 +1,6 @@
-/* posix_spawn with a session of its own, default signals, an empty mask, /dev/null as stdin, two
- * pipes as output and nothing else open. The program is found before the spawn, in the PATH that
- * the child will see and not in ours. Each failure undoes what was done before it. */
+/* posix_spawn with a session of its own, default signals, an empty mask, a file or /dev/null as
+ * stdin, two pipes as output and nothing else open. The program is found before the spawn, in the
+ * PATH that the child will see and not in ours. Each failure undoes what was done before it. */
 #include "exec/spawn.h"
 
 #include "base/alloc.h"
@@ -14,9 +14,12 @@
 #include <sys/pidfd.h>
 #include <sys/wait.h>
 
-static int actions_fill(posix_spawn_file_actions_t *actions, const char *cwd, int out, int err_fd)
+static int actions_fill(posix_spawn_file_actions_t *actions, const struct child_options *options,
+                        int out, int err_fd)
 {
-	int rc = posix_spawn_file_actions_addopen(actions, 0, "/dev/null", O_RDONLY, 0);
+	int rc = options->input > 0
+	                 ? posix_spawn_file_actions_adddup2(actions, options->input, 0)
+	                 : posix_spawn_file_actions_addopen(actions, 0, "/dev/null", O_RDONLY, 0);
 
 	if (rc == 0)
 		rc = posix_spawn_file_actions_adddup2(actions, out, 1);
@@ -25,7 +28,8 @@ static int actions_fill(posix_spawn_file_actions_t *actions, const char *cwd, in
 	if (rc == 0)
 		rc = posix_spawn_file_actions_addclosefrom_np(actions, 3);
 	if (rc == 0)
-		rc = posix_spawn_file_actions_addchdir_np(actions, cwd);
+		rc = posix_spawn_file_actions_addchdir_np(
+			actions, options->cwd != NULL ? options->cwd : "/");
 	return rc;
 }
 
@@ -54,7 +58,7 @@ static int spawn_process(const char *program, const struct child_options *option
 
 	(void)posix_spawn_file_actions_init(&actions);
 	(void)posix_spawnattr_init(&attributes);
-	rc = actions_fill(&actions, options->cwd != NULL ? options->cwd : "/", out, err_fd);
+	rc = actions_fill(&actions, options, out, err_fd);
 	if (rc == 0)
 		rc = attributes_fill(&attributes);
 	if (rc == 0)
