@@ -4,9 +4,12 @@
 
 #define LIMIT_NAME        63   /* a DNS label; upstream makes it a directory and a unit name */
 #define LIMIT_FLAKE       1024 /* a locked URL with revision and narHash is under 300 */
-#define LIMIT_ATTR        63   /* an attribute of nixosConfigurations: the name rule of NixOS */
-#define LIMIT_READY       256  /* console:TEXT; the text is searched in each console line */
-#define LIMIT_LABELS      32   /* per object; selectors loop over them */
+#define LIMIT_SOURCE_LIST (32u << 20) /* what git tracks in it: half a million paths */
+#define LIMIT_SOURCE                                                                               \
+	(256u << 20)          /* one packed flake of a client: the kernel's whole tree is 1.4 GiB */
+#define LIMIT_ATTR        63  /* an attribute of nixosConfigurations: the name rule of NixOS */
+#define LIMIT_READY       256 /* console:TEXT; the text is searched in each console line */
+#define LIMIT_LABELS      32  /* per object; selectors loop over them */
 #define LIMIT_LABEL_VALUE 63
 #define LIMIT_SECRETS     32          /* of one VM: each is a file that is read at its start */
 #define LIMIT_SECRET      (64u << 10) /* a certificate chain with its key is under 16 KiB */
@@ -47,6 +50,7 @@
 #define LIMIT_WAIT         300000u      /* ms, the longest ?wait= */
 #define LIMIT_HTTP_USER    64           /* of them by one peer, if it has no need of more */
 #define LIMIT_HTTP_BODIES  (64u << 20)  /* bytes of request bodies held at once */
+#define LIMIT_HTTP_FILES   8            /* request bodies that go to files at once */
 #define LIMIT_HTTP_HEADERS 64           /* headers of a request */
 #define LIMIT_HTTP_RECEIVE 10000u       /* ms from a request line to the end of its body */
 #define LIMIT_HTTP_IDLE    60000u       /* ms without a request, or without progress of an answer */

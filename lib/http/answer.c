@@ -64,6 +64,12 @@ void http_answer(struct http_request *request, int status, const char *content_t
 	request_answer(request, status, content_type, response);
 }
 
+void http_answer_file(struct http_request *request, int status, const char *content_type, int fd,
+                      uint64_t n)
+{
+	request_answer(request, status, content_type, MHD_create_response_from_fd64(n, fd));
+}
+
 void http_answer_json(struct http_request *request, int status, const cJSON *tree)
 {
 	char *text = json_text(tree);

@@ -122,6 +122,7 @@ void request_free(struct http_request *request)
 	}
 	free(request->headers);
 	body_drop(request);
+	body_file_free(request);
 	free(request->uri);
 	free(request);
 }
@@ -298,7 +299,7 @@ static int check_headers(const struct http_request *request, struct blix_error *
 static int check_body(struct http_request *request, struct blix_error *err)
 {
 	const char *text = http_header(request, "Content-Length");
-	size_t most = request->route->body_max < LIMIT_BODY ? request->route->body_max : LIMIT_BODY;
+	size_t most = request->route->body_max;
 	uint64_t length = 0;
 
 	if (text != NULL && parse_u64(text, &length, err) < 0)
@@ -308,6 +309,10 @@ static int check_body(struct http_request *request, struct blix_error *err)
 	if (length > most)
 		return blix_fail(err, BLIX_E_TOOBIG, "the body is %llu bytes long, the most is %zu",
 		                 (unsigned long long)length, most);
+	if (most > LIMIT_BODY && text == NULL)
+		return blix_fail(err, BLIX_E_INVALID, "this request needs a Content-Length");
+	if (most > LIMIT_BODY)
+		return body_file_begin(request, length, err);
 	buf_init(&request->body, most);
 	return 0;
 }
@@ -350,7 +355,7 @@ bool request_begin(struct http_request *request, const char *method)
 
 	request->begun = true;
 	if (request_check(request, method, &err) == 0)
-		return true;
+		return request->state == HTTP_RECEIVING;
 	http_answer_error(request, &err, NULL);
 	/* A body that would be dropped anyway is read only when that keeps the connection. */
 	text = http_header(request, "Content-Length");
@@ -384,6 +389,10 @@ int request_body(struct http_request *request, const char *data, size_t n)
 {
 	enum blix_code refused;
 
+	if (request->file != NULL) {
+		body_file_write(request, data, n);
+		return 0;
+	}
 	if (request->state == HTTP_RECEIVING) {
 		refused = body_refused(request, n);
 		if (refused == BLIX_OK) {

@@ -18,6 +18,7 @@
 #define REQUEST_PARAMS   32 /* query parameters; no route allows as many */
 
 struct http_connection;
+struct body_file; /* body_file.c */
 
 /* RECEIVING -> HANDLING -> (WAITING ->) ANSWERED or CANCELLED. A request that breaks a rule is
  * ANSWERED while its body still comes, which is then dropped. */
@@ -63,6 +64,7 @@ struct http_request {
 	size_t n_params;
 	struct buf body;
 	size_t dropped;            /* body bytes read and not kept */
+	struct body_file *file;    /* where the body goes; NULL: memory */
 	struct http_line *headers; /* of the answer */
 	size_t n_headers;
 	struct MHD_Response *response;
@@ -120,6 +122,7 @@ struct http_server {
 	struct http_connection *connections;
 	size_t n_connections;
 	size_t body_bytes;             /* held by all requests */
+	unsigned n_files;              /* bodies that go to files */
 	struct http_deadlines idle;    /* no request line yet */
 	struct http_deadlines receive; /* not whole yet, or not even begun after a TCP connect */
 	bool run_again;
@@ -158,9 +161,22 @@ void server_handle_closed(struct http_server *server);
 /* Libmicrohttpd has something to do. */
 void server_readable(struct http_listener *listener);
 
+/* Something of the body has come: there is time for more. */
+void connection_progress(struct http_connection *connection);
 /* Has libmicrohttpd look at the connection in the next turn. */
 void connection_kick(struct http_connection *connection);
 void connection_resume(struct http_connection *connection);
+
+/* body_file.c */
+/* Headers are there: opens the file, unless the route has answered or refuses. */
+int body_file_begin(struct http_request *request, uint64_t n, struct blix_error *err);
+/* May suspend the connection. */
+void body_file_write(struct http_request *request, const char *data, size_t n);
+/* All has come. False: it is not on the disk yet; the connection is suspended until it is. */
+bool body_file_end(struct http_request *request);
+/* The server closes: a connection that is suspended for it is looked at again. */
+void body_file_cut(struct http_request *request);
+void body_file_free(struct http_request *request);
 
 /* upgrade.c */
 /* The request is freed before its upgrade began. */

@@ -146,10 +146,17 @@ static enum MHD_Result on_request(void *data, struct MHD_Connection *mhd, const 
 		*n = 0;
 		return r < 0 ? MHD_NO : MHD_YES;
 	}
+	if (request->file != NULL && !body_file_end(request))
+		return MHD_YES;
 	deadline_clear(request->connection);
 	if (request->state == HTTP_RECEIVING)
 		return request_handle(request);
 	return request->state == HTTP_ANSWERED ? queue(request) : MHD_NO;
+}
+
+void connection_progress(struct http_connection *connection)
+{
+	deadline_set(connection, &connection->server->receive);
 }
 
 /* Libmicrohttpd looks at a resumed connection at its next run and has no means to ask for one. */
@@ -327,6 +334,8 @@ static void cancel_waiting(struct http_server *server)
 		upgrade_cut(c);
 		handshake_cut(c);
 		request = c->request;
+		if (request != NULL)
+			body_file_cut(request);
 		if (request == NULL || request->state != HTTP_WAITING)
 			continue;
 		request_cancel(request);

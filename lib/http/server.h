@@ -18,12 +18,13 @@
  * the request is whole LIMIT_HTTP_RECEIVE ms after its request line, which comes within
  * LIMIT_HTTP_IDLE ms, the first one over TLS within LIMIT_HTTP_RECEIVE ms of the connection; a
  * client that takes no byte of its answer for as long is dropped; bodies held at once by all
- * connections together stay under LIMIT_HTTP_BODIES; LIMIT_CONNECTIONS of each socket (more wait in
- * the listen queue); LIMIT_HTTP_USER of one uid, node or user, unless it is root, our own uid, a
- * server or an admin; as many of one address that have not proved who they are. Not enforced, since
- * libmicrohttpd hides it: chunk extensions and trailers (read and dropped), a least rate in bytes
- * per second. Errors that libmicrohttpd itself finds while reading a request line or headers (400,
- * 413, 414, 431, 501, 505) have its own body, not JSON.
+ * connections together stay under LIMIT_HTTP_BODIES, those that go to files are at most
+ * LIMIT_HTTP_FILES, and each 256 KiB of them come within LIMIT_HTTP_RECEIVE ms; LIMIT_CONNECTIONS
+ * of each socket (more wait in the listen queue); LIMIT_HTTP_USER of one uid, node or user, unless
+ * it is root, our own uid, a server or an admin; as many of one address that have not proved who
+ * they are. Not enforced, since libmicrohttpd hides it: chunk extensions and trailers (read and
+ * dropped), a least rate in bytes per second. Errors that libmicrohttpd itself finds while reading
+ * a request line or headers (400, 413, 414, 431, 501, 505) have its own body, not JSON.
  *
  * Half-closing: a client that shuts down its writing side while it waits counts as gone.
  */
@@ -33,6 +34,7 @@
 #include "base/buf.h"
 #include "base/error.h"
 #include "base/json.h"
+#include "sys/source.h"
 #include "tls/authority.h"
 
 #include <netinet/in.h>
@@ -79,9 +81,16 @@ struct http_route {
 	/* "wait=duration revision=u64 all=bool": every parameter that may come, with its type
 	 * (string, u64, bool, duration, size, name), which is checked. NULL: none. */
 	const char *query;
-	unsigned flags;                             /* the caller's own */
-	size_t body_max;                            /* 0: a body is refused; at most LIMIT_BODY */
+	unsigned flags;  /* the caller's own */
+	size_t body_max; /* 0: a body is refused; above LIMIT_BODY: the body goes to a file */
 	const char *request_schema, *answer_schema; /* names for http_openapi(); NULL: none */
+};
+
+/* A body that went to a file: synced, whole. */
+struct http_file {
+	int fd; /* the taker's */
+	uint64_t size;
+	struct source_name name; /* its SHA-256 */
 };
 
 struct http_config {
@@ -94,6 +103,12 @@ struct http_config {
 	/* Asked for each request before its handler; a failure is the answer. NULL: all may. */
 	int (*allow)(void *data, const struct http_request *request, const struct http_route *route,
 	             struct blix_error *err);
+	/* For routes whose body goes to a file as its bytes come; its length must be announced.
+	 * Called when the headers are there, before anything of the body is read: gives the
+	 * descriptor to write to, or leaves it -1 when it has answered (then the body is not read);
+	 * a failure is the answer. NULL: there are no such routes. */
+	int (*body_file)(void *data, struct http_request *request, uint64_t n, int *ret_fd,
+	                 struct blix_error *err);
 	/* 0: the limits of base/limits.h. */
 	unsigned connections_max;
 	unsigned receive_ms;
@@ -123,6 +138,8 @@ const char *http_query(const struct http_request *request, const char *name);
 const char *http_header(const struct http_request *request, const char *name);
 /* NUL-terminated behind its n bytes; "" when there is none. */
 const char *http_body(const struct http_request *request, size_t *ret_n);
+/* Of a route whose body goes to a file; fails when its bytes could not be written. */
+int http_body_file(struct http_request *request, struct http_file *ret, struct blix_error *err);
 /* Overwrites the body: nobody reads it any more. */
 void http_body_wipe(struct http_request *request);
 const struct http_peer *http_peer(const struct http_request *request);
@@ -134,6 +151,9 @@ void http_answer_header(struct http_request *request, const char *name, const ch
 /* The body was malloc'ed and is taken; NULL with n = 0 is an empty one. */
 void http_answer(struct http_request *request, int status, const char *content_type,
                  char *body_taken, size_t n);
+/* n bytes of a file, as the client takes them; fd is taken. */
+void http_answer_file(struct http_request *request, int status, const char *content_type, int fd,
+                      uint64_t n);
 void http_answer_json(struct http_request *request, int status, const cJSON *tree);
 /* `details` (an object, or NULL) is copied. */
 void http_answer_error(struct http_request *request, const struct blix_error *err,
