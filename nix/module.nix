@@ -81,6 +81,10 @@ in
       electionTimeoutMs = optional types.ints.positive "How long without a leader before an election.";
       heartbeatMs = optional types.ints.positive "How often the leader is heard of.";
       buildsMax = optional types.ints.positive "How many builds may run at once.";
+      sources = section "Packed flakes of clients that this node keeps." {
+        maxBytes = optional types.ints.positive "How many bytes of them.";
+        graceMs = optional types.ints.positive "How long one stays that no VM names.";
+      };
       overcommit = section "How many times its capacity this node may promise." {
         cpu = optional types.number "Factor for CPUs.";
         memory = optional types.number "Factor for memory.";

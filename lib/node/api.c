@@ -258,6 +258,10 @@ const struct http_route api_routes[] = {
 	{"PUT", "/v1/vms/{name}/secrets/{secret}", vm_secret_handle,
          "The value of a secret, raw: to its node", "uid=u64 here=bool",
          API_OPERATOR | API_MUTATION, LIMIT_SECRET, NULL, NULL},
+	{"PUT", "/v1/sources/{source}", source_put_handle, "A packed flake, raw, by its SHA-256",
+         NULL, API_OPERATOR | API_MUTATION, LIMIT_SOURCE, NULL, "Source"},
+	{"GET", "/v1/sources/{source}", source_get_handle, "A packed flake, for another server",
+         NULL, API_SERVER, 0, NULL, NULL},
 	{"GET", "/v1/events", event_list_handle, "What happened; waits for more",
          "name=name revision=u64 wait=duration", API_VIEWER, 0, NULL, "EventList"},
 	{"GET", "/v1/nodes", node_list_handle, "List nodes", NULL, API_VIEWER, 0, NULL, "NodeList"},
@@ -293,7 +297,7 @@ static const char schemas[] =
 	"\"node\":{\"type\":\"string\"},\"plain\":{\"type\":\"boolean\"}}},"
 	"\"Rollback\":{\"type\":\"object\",\"properties\":{\"generation\":{\"type\":\"integer\"},"
 	"\"restart\":{\"type\":\"string\"},\"graceMs\":{\"type\":\"integer\"}}},"
-	"\"GenerationList\":{\"type\":\"object\"},"
+	"\"GenerationList\":{\"type\":\"object\"},\"Source\":{\"type\":\"object\"},"
 	"\"Terminal\":{\"type\":\"object\",\"properties\":{\"rows\":{\"type\":\"integer\"},"
 	"\"columns\":{\"type\":\"integer\"}}},"
 	"\"Exec\":{\"type\":\"object\",\"required\":[\"argv\"]},"

@@ -60,6 +60,8 @@ void vm_set_handle(struct http_request *request, void *data);
 void vm_rollback_handle(struct http_request *request, void *data);
 void vm_generations_handle(struct http_request *request, void *data);
 void vm_secret_handle(struct http_request *request, void *data);
+void source_put_handle(struct http_request *request, void *data);
+void source_get_handle(struct http_request *request, void *data);
 void metrics_handle(struct http_request *request, void *data);
 void event_list_handle(struct http_request *request, void *data);
 

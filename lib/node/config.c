@@ -49,6 +49,8 @@ void config_init(struct config *config)
 	config->builds_max = 2;
 	config->build_deadline_ms = 3600000;
 	config->retry_ms = 1000;
+	config->sources_bytes = 8ULL << 30;
+	config->sources_grace_ms = 3600000;
 	config->keep = 10;
 	config->keep_days = 90;
 	config->overcommit_cpu = 400;
@@ -287,6 +289,22 @@ static int parse_generations(const cJSON *root, struct config *config, struct bl
 	return 0;
 }
 
+static int parse_sources(const cJSON *root, struct config *config, struct blix_error *err)
+{
+	static const char *const keys[] = {"maxBytes", "graceMs", NULL};
+	const cJSON *object = NULL;
+	int rc = json_get_object(root, "sources", &object, err);
+
+	if (rc < 0 || object == NULL)
+		return rc;
+	if ((rc = json_only_keys(object, keys, err)) < 0 ||
+	    (rc = json_get_u64(object, "maxBytes", &config->sources_bytes, err)) < 0 ||
+	    (rc = get_unsigned(object, "graceMs", 100, 86400000, &config->sources_grace_ms, err)) <
+	            0)
+		return blix_wrap(err, "sources");
+	return 0;
+}
+
 static int parse_tree(const cJSON *root, struct config *config, struct blix_error *err)
 {
 	static const char *const keys[] = {
@@ -295,7 +313,7 @@ static int parse_tree(const cJSON *root, struct config *config, struct blix_erro
 		"gcrootsDir",     "path",       "nix",         "buildsMax",   "retryMs",
 		"buildTimeoutMs", "overcommit", "capacity",    "reserved",    "electionTimeoutMs",
 		"heartbeatMs",    "servers",    "supervision", "generations", "systemdDir",
-		"listen",         NULL};
+		"listen",         "sources",    NULL};
 	int rc;
 
 	if ((rc = json_only_keys(root, keys, err)) < 0 ||
@@ -309,6 +327,7 @@ static int parse_tree(const cJSON *root, struct config *config, struct blix_erro
 	                       err)) < 0 ||
 	    (rc = get_unsigned(root, "retryMs", 10, 600000, &config->retry_ms, err)) < 0 ||
 	    (rc = parse_generations(root, config, err)) < 0 ||
+	    (rc = parse_sources(root, config, err)) < 0 ||
 	    (rc = parse_overcommit(root, config, err)) < 0 ||
 	    (rc = parse_amount(root, "capacity", &config->cpus, &config->memory_bytes, err)) < 0 ||
 	    (rc = parse_amount(root, "reserved", &config->reserved_cpus, &config->reserved_bytes,

@@ -39,6 +39,8 @@ struct config {
 	unsigned builds_max;        /* resolves and builds at once */
 	unsigned build_deadline_ms; /* of one build */
 	unsigned keep, keep_days;   /* generations of a VM: how many, how old; 0: no bound */
+	uint64_t sources_bytes;     /* of packed flakes that this node keeps, all together */
+	unsigned sources_grace_ms;  /* until one goes that no VM names */
 	unsigned retry_ms;          /* backoff after a failed attempt, doubled each time */
 	unsigned overcommit_cpu, overcommit_memory; /* per cent */
 	uint32_t cpus;                              /* 0: what the machine has */

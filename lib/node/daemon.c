@@ -1,6 +1,7 @@
 /* Composition and life of one blixd: see daemon.h. The replicated state machine's callbacks are
  * here, since they are where the log meets everything else. */
 #include "node/daemon_internal.h"
+#include "node/sources.h"
 #include "node/stream.h"
 
 #include "base/alloc.h"
@@ -125,13 +126,18 @@ static void on_turn(uv_check_t *check)
 		return;
 	d->changed = false;
 	duties_changed(d);
+	sources_changed(d->sources);
 	node_executor_wake(d->executor);
 	daemon_wake_waits(d);
 }
 
 static void on_tick(uv_timer_t *timer)
 {
-	duties_tick(timer->data);
+	struct daemon *d = timer->data;
+
+	duties_tick(d);
+	if (!d->closing)
+		sources_tick(d->sources);
 }
 
 static void on_accel(void *data, const char *accel)
@@ -214,6 +220,7 @@ static int open_api(struct daemon *d, struct blix_error *err)
 		.n = api_n_routes,
 		.data = d,
 		.allow = api_allow,
+		.body_file = api_body_file,
 	};
 
 	return http_server_open(d->loop, &http, &d->http, err);
@@ -231,9 +238,18 @@ static int open_executor(struct daemon *d, struct blix_error *err)
 		.propose = executor_propose,
 		.data = d,
 		.accel = executor_accel,
+		.sources = d->sources,
 	};
 
 	return node_executor_open(&executor, &d->executor, err);
+}
+
+static int open_sources(struct daemon *d, struct blix_error *err)
+{
+	const struct sources_config sources = {
+		.loop = d->loop, .config = d->config, .state = d->state, .fetch = d->fetch};
+
+	return sources_open(&sources, &d->sources, err);
 }
 
 struct daemon *daemon_open(uv_loop_t *loop, const struct config *config,
@@ -305,8 +321,9 @@ int daemon_start(struct daemon *d, struct blix_error *err)
 	    (rc = open_consensus(d, err)) < 0)
 		return rc;
 	consensus_on_role(d->consensus, on_role, d);
-	if ((rc = open_executor(d, err)) < 0 || (rc = consensus_start(d->consensus, err)) < 0 ||
-	    (rc = open_api(d, err)) < 0 || (rc = daemon_secure(d, err)) < 0)
+	if ((rc = open_sources(d, err)) < 0 || (rc = open_executor(d, err)) < 0 ||
+	    (rc = consensus_start(d->consensus, err)) < 0 || (rc = open_api(d, err)) < 0 ||
+	    (rc = daemon_secure(d, err)) < 0)
 		return rc;
 	(void)uv_check_start(&d->turn, on_turn);
 	(void)uv_timer_start(&d->tick, on_tick, 100, duties_grace_ms(d->config) / 2);
@@ -361,12 +378,23 @@ static void close_fetch(void *data)
 {
 	struct daemon *d = data;
 
-	d->http = NULL;
-	daemon_drop_waits(d); /* those that the server's close has cancelled */
+	d->sources = NULL;
 	if (d->fetch != NULL)
 		fetch_pool_close(d->fetch, close_consensus, d);
 	else
 		close_consensus(d);
+}
+
+static void close_sources(void *data)
+{
+	struct daemon *d = data;
+
+	d->http = NULL;
+	daemon_drop_waits(d); /* those that the server's close has cancelled */
+	if (d->sources != NULL)
+		sources_close(d->sources, close_fetch, d);
+	else
+		close_fetch(d);
 }
 
 static void close_http(void *data)
@@ -377,9 +405,9 @@ static void close_http(void *data)
 	daemon_drop_waits(d);
 	streams_close(d);
 	if (d->http != NULL)
-		http_server_close(d->http, close_fetch, d);
+		http_server_close(d->http, close_sources, d);
 	else
-		close_fetch(d);
+		close_sources(d);
 }
 
 /* In the reverse order of start: who uses is closed before what it uses. */

@@ -13,6 +13,7 @@
 #include "raft/consensus.h"
 
 struct round;
+struct sources;
 struct stream_link; /* stream.h */
 struct wait;        /* wait.c: a request that waits for the state */
 
@@ -27,6 +28,7 @@ struct daemon {
 	struct http_server *http;
 	struct fetch_pool *fetch;
 	struct tls_credentials *credentials; /* NULL: no certificates, so no TCP */
+	struct sources *sources;
 	struct node_executor *executor;
 	struct probe *probe;
 
@@ -100,6 +102,8 @@ int api_allow(void *data, const struct http_request *request, const struct http_
 
 /* secure.c: certificates and TCP, where this node has them; after the API and the fetch pool. */
 int daemon_secure(struct daemon *d, struct blix_error *err);
+int api_body_file(void *data, struct http_request *request, uint64_t n, int *ret_fd,
+                  struct blix_error *err);
 
 const struct config_server *daemon_server(const struct daemon *d, uint64_t id);
 

@@ -16,6 +16,7 @@
 #include <uv.h>
 
 struct node_executor;
+struct sources;
 
 typedef void (*node_executor_answer_cb)(void *cb_data, int status,
                                         const struct command_result *result);
@@ -34,6 +35,7 @@ struct node_executor_config {
 	/* "kvm", "tcg", or "" while that is not known. */
 	const char *(*accel)(void *data);
 	void *data;
+	struct sources *sources; /* packed flakes; outlives the executor */
 };
 
 int node_executor_open(const struct node_executor_config *config, struct node_executor **ret,
