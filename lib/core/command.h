@@ -91,6 +91,7 @@ enum vm_report_kind {
 	VM_REPORT_PAUSED = 16,    /* its hypervisor holds it, or could not: code, reason, message */
 	VM_REPORT_RESUMED = 17,   /* the same, the other way */
 	VM_REPORT_SECRETS = 18,   /* its guest has them, or not yet: code, reason, message */
+	VM_REPORT_FETCHING = 19,  /* the packed flake that it is made of comes to the node */
 	VM_REPORT_KIND_COUNT
 };
 

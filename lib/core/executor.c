@@ -324,6 +324,10 @@ static void on_vm(struct turn *t, const struct executor_event *event)
 	case EXECUTOR_SECRETS:
 		on_secrets(t, vm, event);
 		break;
+	case EXECUTOR_FETCHING:
+		report_fetching(t, vm);
+		visit(t, vm);
+		break;
 	case EXECUTOR_DONE:
 		if (event->seen != NULL)
 			seen_set(vm, event->seen);

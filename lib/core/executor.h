@@ -87,6 +87,7 @@ enum executor_event_kind {
 	EXECUTOR_SEEN,      /* uid, seen */
 	EXECUTOR_READY,     /* uid, ms: the guest says that it is ready */
 	EXECUTOR_SECRETS,   /* uid, code: its guest has its secrets, or why not: reason, message */
+	EXECUTOR_FETCHING,  /* uid: the action under way has to fetch what it is made of */
 	EXECUTOR_DONE,      /* uid: the action under way ended. code and why; ms; seen if looked */
 	EXECUTOR_REPORTED,  /* uid: the report under way was answered. code, revision */
 	EXECUTOR_TICK       /* the time that the last step asked for has come */

@@ -108,6 +108,8 @@ void report_exited(struct turn *t, struct executor_vm *vm, const struct executor
 /* code BLIX_OK: its guest has them. */
 void report_secrets(struct turn *t, struct executor_vm *vm, enum blix_code code, const char *reason,
                     const char *message);
+/* The action under way waits for what it is made of. */
+void report_fetching(struct turn *t, struct executor_vm *vm);
 void report_stable(struct turn *t, struct executor_vm *vm);
 /* Paused or Resumed, or why it could not be. */
 void report_power(struct turn *t, struct executor_vm *vm, enum vm_report_kind kind,

@@ -107,6 +107,11 @@ void report_ready(struct turn *t, struct executor_vm *vm, uint32_t ms)
 	report_add(t, vm, VM_REPORT_READY)->duration_ms = ms;
 }
 
+void report_fetching(struct turn *t, struct executor_vm *vm)
+{
+	(void)report_add(t, vm, VM_REPORT_FETCHING);
+}
+
 bool report_end(struct turn *t, struct executor_vm *vm, enum vm_report_kind kind)
 {
 	struct vm_report *r;

@@ -19,7 +19,8 @@
 	X(TERM, "term")       /* the runner was sent SIGTERM */                                    \
 	X(KILL, "kill")       /* the runner was sent SIGKILL */                                    \
 	X(END, "end")         /* its process is gone */                                            \
-	X(FAIL, "fail")       /* gave up */
+	X(FAIL, "fail")       /* gave up */                                                        \
+	X(FETCH, "fetch")     /* the packed flake comes to the node */
 
 enum operation_step {
 #define X(name, text) OPERATION_##name,

@@ -487,6 +487,7 @@ void update_reported(struct state *s, struct vm *vm, const struct vm_report *rep
 	case VM_REPORT_REPAIRED:
 	case VM_REPORT_STOP:
 	case VM_REPORT_SECRETS:
+	case VM_REPORT_FETCHING:
 	case VM_REPORT_UNKNOWN:
 	case VM_REPORT_GONE:
 	case VM_REPORT_KIND_COUNT:

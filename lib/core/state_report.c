@@ -199,13 +199,16 @@ static bool report_fits(const struct vm *vm, const struct vm_report *report)
 	if (report->kind == VM_REPORT_STOP)
 		return vm->node == report->node && vm->epoch == report->epoch &&
 		       (vm->phase == VM_STOPPING || vm->phase == VM_DELETING);
+	if (report->kind == VM_REPORT_FETCHING && vm->resolver == report->node &&
+	    (vm->phase == VM_RESOLVING || vm->update.step == UPDATE_RESOLVE))
+		return true;
 	if (vm->node != report->node || vm->epoch != report->epoch || !vm_is_committed(vm) ||
 	    vm->phase == VM_DELETING)
 		return false;
 	if (report->kind == VM_REPORT_STOPPED)
 		return vm->phase == VM_STOPPING || vm->phase == VM_UNKNOWN;
 	if (report->kind == VM_REPORT_REPAIRED || report->kind == VM_REPORT_BUILT ||
-	    report->kind == VM_REPORT_NOT_BUILT)
+	    report->kind == VM_REPORT_NOT_BUILT || report->kind == VM_REPORT_FETCHING)
 		return true;
 	if (report->kind == VM_REPORT_SECRETS)
 		return secrets_fit(vm, report);
@@ -301,6 +304,8 @@ static void report_apply(struct state *s, struct vm *vm, const struct vm_report 
 	case VM_REPORT_REPAIRED:
 		vm_event(s, vm, "vm-image-repaired", report->message);
 		break;
+	case VM_REPORT_FETCHING:
+		break; /* only a step */
 	case VM_REPORT_BUILT:
 	case VM_REPORT_NOT_BUILT:
 		break; /* of no phase: state_generation.c */
@@ -325,6 +330,7 @@ static void mark_report(const struct state *s, struct vm *vm, const struct vm_re
 		{VM_REPORT_STOPPED, OPERATION_END},    {VM_REPORT_EXITED, OPERATION_END},
 		{VM_REPORT_PAUSED, OPERATION_PAUSE},   {VM_REPORT_RESUMED, OPERATION_RESUME},
 		{VM_REPORT_RETRY, OPERATION_RETRY},    {VM_REPORT_FAILED, OPERATION_FAIL},
+		{VM_REPORT_FETCHING, OPERATION_FETCH},
 	};
 
 	bool is_power = report->kind == VM_REPORT_PAUSED || report->kind == VM_REPORT_RESUMED;

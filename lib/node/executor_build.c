@@ -1,4 +1,5 @@
-/* CREATE and UPDATE: the wrapper flake is rendered, `microvm -c` or `-u` builds it.
+/* CREATE and UPDATE: the base is there (executor_source.c), the wrapper flake is rendered, `microvm
+ * -c` or `-u` builds it.
  *
  * Whether it worked is told by nothing but the `current` link: the command's exit code and words
  * are only the explanation when the link is not what was resolved.
@@ -181,7 +182,7 @@ static void build_intended(struct job *job)
 	job_spawn(job, &argv, e->config.config->build_deadline_ms, on_built);
 }
 
-void build_begin(struct job *job)
+static void build_brought(struct job *job)
 {
 	int update = check_directory(job);
 
@@ -193,4 +194,9 @@ void build_begin(struct job *job)
 	job_step(job, JOURNAL_WRAPPER, NULL);
 	job_step(job, update > 0 ? JOURNAL_UPDATE : JOURNAL_CREATE, job->vm->resolved.out_path);
 	job_intend(job, build_intended);
+}
+
+void build_begin(struct job *job)
+{
+	source_bring(job, job->vm->resolved.base_url, build_brought);
 }

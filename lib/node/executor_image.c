@@ -84,7 +84,7 @@ static void on_repaired(struct job *job, struct child_result *result)
 	verify(job);
 }
 
-static void rebuild(struct job *job)
+static void rebuild_brought(struct job *job)
 {
 	struct argv argv = ARGV_EMPTY;
 
@@ -95,6 +95,11 @@ static void rebuild(struct job *job)
 	}
 	microvm_argv_update(&job->e->host, job->vm->name, &argv);
 	job_spawn(job, &argv, job->e->config.config->build_deadline_ms, on_repaired);
+}
+
+static void rebuild(struct job *job)
+{
+	source_bring(job, job->vm->resolved.base_url, rebuild_brought);
 }
 
 static void repair_intended(struct job *job)

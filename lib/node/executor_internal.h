@@ -4,6 +4,7 @@
  *   executor_job.c     one action under way: its children, its end
  *   executor_host.c    paths, ownership of directories, what was seen
  *   executor_steps.c   the journal around each effect, probes after a crash
+ *   executor_source.c  packed flakes, brought into Nix's store
  *   executor_resolve.c executor_build.c executor_run.c executor_remove.c   the actions
  *   executor_secret.c  secrets, sealed, and given to the guest
  *   executor_identity.c  hostname and machine id of a guest
@@ -28,6 +29,7 @@
 #include "node/journal.h"
 #include "node/supervisor.h"
 #include "node/usage.h"
+#include "sys/source.h"
 #include "vmm/vmm.h"
 
 struct agent;
@@ -40,6 +42,7 @@ struct usage_vm;
 struct ready;
 struct job;
 struct inspection;
+struct source_wait;
 
 /* A process as it was identified. */
 struct identity {
@@ -80,6 +83,8 @@ struct local {
 TAILQ_HEAD(job_list, job);
 LIST_HEAD(answer_list, answer);
 
+#define EXECUTOR_BROUGHT 64 /* sources whose being there is not asked of Nix again and again */
+
 struct node_executor {
 	struct node_executor_config config;
 	struct microvm_host host;
@@ -108,8 +113,10 @@ struct node_executor {
 	struct answer_list answers; /* proposals under way */
 	struct answer_list told;    /* and those answered, which the machine has not heard of */
 	unsigned nix_version;       /* 0: not asked yet */
-	unsigned jobs;              /* under way */
-	unsigned handles;           /* not closed yet */
+	struct source_name brought[EXECUTOR_BROUGHT]; /* Nix had these: a ring */
+	size_t n_brought;
+	unsigned jobs;    /* under way */
+	unsigned handles; /* not closed yet */
 	struct node_journal *journal;
 	uint64_t recovered; /* the last serial that was there when it was opened */
 	bool closing;
@@ -127,6 +134,13 @@ struct image {
 	bool repaired; /* it was tried; `words` is what that said */
 	const char *reason;
 	char *words;
+	void (*then)(struct job *job);
+};
+
+/* The base, when it is one that a client sent. */
+struct bringing {
+	struct source_name name;
+	struct source_wait *wait; /* NULL: nothing is waited for */
 	void (*then)(struct job *job);
 };
 
@@ -162,6 +176,7 @@ struct job {
 	struct sight sight;
 	struct command found; /* kind 0: nothing */
 	char *base_url;
+	struct bringing source;
 	struct inspection *inspection; /* of a foreign directory */
 	size_t setup_at;               /* executor_setup.c: which step */
 	bool setup_asked;
@@ -202,6 +217,9 @@ int job_make_tmp(struct job *job);
 /* Starts a child; `next` gets its result. argv is taken. On failure the job ends. */
 void job_spawn(struct job *job, struct argv *argv, uint64_t deadline_ms,
                void (*next)(struct job *job, struct child_result *result));
+/* The same with `input`, which is taken, as its stdin. */
+void job_spawn_input(struct job *job, struct argv *argv, int input, uint64_t deadline_ms,
+                     void (*next)(struct job *job, struct child_result *result));
 /* The same for a shim: what it leaves running is to outlive us. All others are ended by the next
  * blixd when this one is killed. */
 void job_spawn_keeper(struct job *job, struct argv *argv, uint64_t deadline_ms,
@@ -269,6 +287,13 @@ const char *adopt_name(const struct job *job);
 /* `flake` of an adopted directory leads to the wrapper from now on. */
 int adopt_point(const struct node_executor *e, const struct vm *vm, const char *wrapper,
                 struct blix_error *err);
+
+/* executor_source.c */
+/* Goes on with `then` when Nix has the base that `url` names, or when it is none that a client
+ * sent; else the job ends. */
+void source_bring(struct job *job, const char *url, void (*then)(struct job *job));
+/* The job is to end: what it waits for is forgotten. */
+void source_cancel(struct job *job);
 
 /* executor_image.c */
 /* Goes on with `then` when what a START would run is there and unaltered; else the job ends. */

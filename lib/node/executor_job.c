@@ -102,13 +102,16 @@ static void program_missing(struct job *job)
 	                     "configuration");
 }
 
-static void spawn(struct job *job, struct argv *argv, bool outlives, uint64_t deadline_ms,
-                  void (*next)(struct job *job, struct child_result *result))
+static void spawn(struct job *job, struct argv *argv, bool outlives, int input,
+                  uint64_t deadline_ms, void (*next)(struct job *job, struct child_result *result))
 {
 	const struct node_executor *e = job->e;
 	struct argv env = ARGV_EMPTY;
-	struct child_options options = {
-		.argv = argv, .env = &env, .path = e->host.path, .deadline_ms = deadline_ms};
+	struct child_options options = {.argv = argv,
+	                                .env = &env,
+	                                .path = e->host.path,
+	                                .input = input,
+	                                .deadline_ms = deadline_ms};
 	bool missing;
 	int rc = 0;
 
@@ -133,13 +136,20 @@ static void spawn(struct job *job, struct argv *argv, bool outlives, uint64_t de
 void job_spawn(struct job *job, struct argv *argv, uint64_t deadline_ms,
                void (*next)(struct job *job, struct child_result *result))
 {
-	spawn(job, argv, false, deadline_ms, next);
+	spawn(job, argv, false, 0, deadline_ms, next);
+}
+
+void job_spawn_input(struct job *job, struct argv *argv, int input, uint64_t deadline_ms,
+                     void (*next)(struct job *job, struct child_result *result))
+{
+	spawn(job, argv, false, input, deadline_ms, next);
+	(void)close(input);
 }
 
 void job_spawn_keeper(struct job *job, struct argv *argv, uint64_t deadline_ms,
                       void (*next)(struct job *job, struct child_result *result))
 {
-	spawn(job, argv, true, deadline_ms, next);
+	spawn(job, argv, true, 0, deadline_ms, next);
 }
 
 void job_cancel(struct job *job)
@@ -147,6 +157,7 @@ void job_cancel(struct job *job)
 	job->cancelled = true;
 	if (job->child != NULL)
 		child_cancel(job->child);
+	source_cancel(job);
 }
 
 bool job_explain(struct job *job, const struct child_result *result, const char *what)

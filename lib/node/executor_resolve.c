@@ -1,8 +1,9 @@
 /* RESOLVE: what does this flake ask for?
  *
- * nix --version (once) -> nix flake metadata (unless the reference names its contents already) ->
- * the wrapper in the job's private directory -> nix eval of the whitelist, which also writes the
- * lock -> VM_RESOLVED with both. Each step fails with what Nix said, explained.
+ * nix --version (once) -> nix flake metadata, unless the reference names its contents already (then
+ * what a client sent is brought: executor_source.c) -> the wrapper in the job's private directory
+ * -> nix eval of the whitelist, which also writes the lock -> VM_RESOLVED with both. Each step
+ * fails with what Nix said, explained.
  */
 #include "node/executor_internal.h"
 
@@ -153,7 +154,7 @@ static void lock_base(struct job *job)
 
 	if (target != NULL || wrapper_url_is_locked(flake)) {
 		job->base_url = xstrdup(target != NULL ? target->resolved.base_url : flake);
-		evaluate(job);
+		source_bring(job, job->base_url, evaluate);
 		return;
 	}
 	nix_argv_metadata(flake, update, &argv);

@@ -5,7 +5,11 @@
  *   invalid    Nix does not know it: a build makes it again
  *   broken     nix-store itself fails
  *
- * A repair removes the file, unless there is one named `hopeless`. */
+ * A repair removes the file, unless there is one named `hopeless`.
+ *
+ * A source that was added is valid from then on (the file `added-BASENAME`); its path is the one
+ * whose validity was asked last, since nothing is summed up here. --restore fails while there is a
+ * file `refuse`, whose text is what it says. */
 #include "fake.h"
 
 static void file_of(const char *name, char *out, size_t n)
@@ -51,9 +55,62 @@ static int repair(const char *path)
 	return 0;
 }
 
+static int is_valid(const char *path)
+{
+	char name[PATH_MAX], file[PATH_MAX], asked[PATH_MAX];
+	int fd;
+
+	(void)snprintf(name, sizeof(name), "added-%s", strrchr(path, '/') + 1);
+	file_of(name, file, sizeof(file));
+	if (access(file, F_OK) == 0)
+		return 0;
+	file_of("asked", asked, sizeof(asked));
+	fd = open(asked, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	(void)!write(fd, path, strlen(path));
+	(void)close(fd);
+	return say("error: path ", path, " is not valid");
+}
+
+/* What comes is kept as one file. */
+static int restore(const char *path)
+{
+	char bytes[65536], file[PATH_MAX];
+	ssize_t n;
+	int fd;
+
+	file_of("refuse", file, sizeof(file));
+	if (fake_read(file, bytes, sizeof(bytes)))
+		return fprintf(stderr, "error: %s", bytes) > 0;
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	if (fd < 0)
+		return say("error: creating ", path, ": no");
+	while ((n = read(0, bytes, sizeof(bytes))) > 0)
+		(void)!write(fd, bytes, (size_t)n);
+	return close(fd);
+}
+
+static int add(void)
+{
+	char asked[PATH_MAX], path[PATH_MAX], name[PATH_MAX], file[PATH_MAX];
+	int fd;
+
+	file_of("asked", asked, sizeof(asked));
+	(void)fake_read(asked, path, sizeof(path));
+	(void)snprintf(name, sizeof(name), "added-%.200s", strrchr(path, '/') + 1);
+	file_of(name, file, sizeof(file));
+	fd = open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+	return fd < 0 || close(fd) < 0 || puts(path) < 0;
+}
+
 int main(int argc, char **argv)
 {
 	fake_log(argc, argv);
+	if (argc == 3 && strcmp(argv[1], "--check-validity") == 0)
+		return is_valid(argv[2]);
+	if (argc == 3 && strcmp(argv[1], "--restore") == 0)
+		return restore(argv[2]);
+	if (argc == 3 && strcmp(argv[1], "--add") == 0)
+		return add();
 	if (argc > 2 && strcmp(argv[1], "--verify-path") == 0)
 		return verify(argv + 2, argc - 2);
 	if (argc == 3 && strcmp(argv[1], "--repair-path") == 0)

@@ -197,6 +197,28 @@ static void happy_path(void **state)
 	desk_done(&d);
 }
 
+/* Told once for each action that has to fetch, whatever the phase; the action goes on. */
+static void fetching(void **state)
+{
+	struct desk d;
+
+	(void)state;
+	desk_init(&d);
+	desire(&d, VM_SCHEDULED);
+	expect(&d, 0, EXECUTOR_CREATE);
+	desk_step(&d, &(struct executor_event){.kind = EXECUTOR_FETCHING, .uid = 7});
+	answered(&d, BLIX_OK);
+	assert_int_equal(expect_report(&d, 0, VM_REPORT_FETCHING)->epoch, d.desired.epoch);
+	expect_n(&d, 1);
+	answered(&d, BLIX_OK);
+	desire(&d, VM_BUILDING);
+	applied(&d);
+	expect_n(&d, 0);
+	built(&d);
+	expect(&d, 0, EXECUTOR_START);
+	desk_done(&d);
+}
+
 /* Built, it waits for what somebody must bring, and says so once; given, that is told once too. */
 static void waiting_for_secrets(void **state)
 {
@@ -1246,6 +1268,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(happy_path),
+		cmocka_unit_test(fetching),
 		cmocka_unit_test(waiting_for_secrets),
 		cmocka_unit_test(stopping_by_steps),
 		cmocka_unit_test(stopping_by_force),

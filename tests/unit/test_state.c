@@ -946,6 +946,43 @@ static void secrets_are_named(void **state)
 	vm_spec_done(&spec);
 }
 
+/* A step of the operation, told by who resolves it or by its node, and by nobody else. */
+static void fetching_is_a_step(void **state)
+{
+	struct state *s = state_new();
+	struct command c;
+	const struct vm *vm;
+
+	(void)state;
+	join(s, 1, 16 * GIB);
+	to_running(s, "none");
+	assert_int_equal(report(s, "none", VM_REPORT_FETCHING, BLIX_OK).code, BLIX_OK);
+	vm = state_vm(s, "none");
+	assert_int_equal(vm->marks.items[vm->marks.n - 1].step, OPERATION_FETCH);
+	assert_int_equal(vm->phase, VM_RUNNING);
+	create(s, "web");
+	vm = state_vm(s, "web");
+	assert_int_equal(report(s, "web", VM_REPORT_FETCHING, BLIX_OK).why, REFUSAL_STALE);
+	command_init(&c, COMMAND_VM_RESOLVE);
+	c.vm_resolve.uid = vm->uid;
+	c.vm_resolve.node = 1;
+	assert_int_equal(run(s, &c).code, BLIX_OK);
+	command_init(&c, COMMAND_VM_REPORT);
+	c.vm_report.kind = VM_REPORT_FETCHING;
+	c.vm_report.uid = vm->uid;
+	c.vm_report.node = 2;
+	assert_int_equal(run(s, &c).why, REFUSAL_STALE);
+	command_init(&c, COMMAND_VM_REPORT);
+	c.vm_report.kind = VM_REPORT_FETCHING;
+	c.vm_report.uid = vm->uid;
+	c.vm_report.node = 1;
+	assert_int_equal(run(s, &c).code, BLIX_OK);
+	vm = state_vm(s, "web");
+	assert_int_equal(vm->marks.items[vm->marks.n - 1].step, OPERATION_FETCH);
+	assert_int_equal(vm->phase, VM_RESOLVING);
+	state_free(s);
+}
+
 /* Scheduled again with the reason while they are missing; the run that has them says so. */
 static void secrets_are_waited_for(void **state)
 {
@@ -1094,6 +1131,7 @@ int main(void)
 		cmocka_unit_test(the_clock_only_goes_on),
 		cmocka_unit_test(specs_are_checked),
 		cmocka_unit_test(secrets_are_named),
+		cmocka_unit_test(fetching_is_a_step),
 		cmocka_unit_test(secrets_are_waited_for),
 		cmocka_unit_test(summary_is_a_part),
 		cmocka_unit_test(json_round_trip),
