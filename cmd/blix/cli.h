@@ -277,8 +277,8 @@ int action_run(struct cli *cli, const struct action *action);
 int action_finish(struct cli *cli, cJSON **objects, size_t n, enum condition condition, int code);
 uint64_t action_grace_ms(const struct cli *cli);
 
-/* vm_create.c: the flake of --flake, locked when it is on this disk, and its attribute ("" none).
- */
+/* vm_create.c: the flake of --flake, which is sent first when it is on this disk, and its
+ * attribute ("" none). */
 int flake_take(struct cli *cli, struct vm_spec *spec, struct blix_error *err);
 
 /* verbs, one file each */

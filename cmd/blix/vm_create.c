@@ -1,7 +1,8 @@
 /* blix vm create: the spec is filled and checked here, so that mistakes die before the network. */
 #include "cli.h"
 
-#include "client/nix.h"
+#include "base/parse.h"
+#include "client/flake.h"
 #include "core/object_json.h"
 #include "table.h"
 
@@ -17,27 +18,50 @@ static void hint_path(const char *flake, struct blix_error *err)
 		blix_hint(err, "for the directory write './%.160s'", flake);
 }
 
+/* The daemons get what it names, under a name that stands for its contents. */
+static int flake_send(struct cli *cli, const struct flake_pack *pack, struct blix_error *err)
+{
+	char hex[SOURCE_HEX], path[96];
+	struct client *client = cli_client(cli, err);
+
+	if (client == NULL)
+		return -(int)err->code;
+	source_hex(&pack->nar.name, hex);
+	(void)snprintf(path, sizeof(path), "/v1/sources/%s", hex);
+	return client_upload(client, path, pack->fd, pack->nar.size, err);
+}
+
+/* Of a directory on this disk. --dry-run changes nothing, and nobody evaluates it. */
+static int flake_take_local(struct cli *cli, const char *flake, struct vm_spec *spec,
+                            struct blix_error *err)
+{
+	cleanup(flake_pack_done) struct flake_pack pack = {.fd = -1};
+	int rc = flake_pack(flake, cli->settings.timeout_ms, &pack, err);
+	char size[32];
+
+	if (rc < 0)
+		return rc;
+	format_size(size, sizeof(size), pack.nar.size);
+	talk_note(cli, "packed %s: %zu file%s, %s", flake, pack.nar.files,
+	          pack.nar.files == 1 ? "" : "s", size);
+	free(spec->flake);
+	spec->flake = source_url(&pack.nar.name);
+	return given(cli, OPTION_DRY_RUN) ? 0 : flake_send(cli, &pack, err);
+}
+
 int flake_take(struct cli *cli, struct vm_spec *spec, struct blix_error *err)
 {
 	const char *text = cli->arguments.values[OPTION_FLAKE];
 	const char *hash = strchr(text, '#');
 	cleanup(freep) char *flake =
 		hash != NULL ? xstrndup(text, (size_t)(hash - text)) : xstrdup(text);
-	cleanup(freep) char *locked = NULL;
 	int rc;
 
 	if (hash != NULL && hash[1] == '\0')
 		return blix_fail(err, BLIX_E_INVALID, "--flake: nothing follows the '#'");
 	xreplace(&spec->attr, hash != NULL ? hash + 1 : "");
-	if (nix_is_local(flake[0] != '\0' ? flake : ".")) {
-		talk_note(cli, "locking %s", flake[0] != '\0' ? flake : ".");
-		rc = nix_lock(flake[0] != '\0' ? flake : ".", cli->settings.timeout_ms, &locked,
-		              err);
-		if (rc < 0)
-			return rc;
-		xreplace(&spec->flake, locked);
-		return 0;
-	}
+	if (flake[0] == '\0' || flake_is_local(flake))
+		return flake_take_local(cli, flake[0] != '\0' ? flake : ".", spec, err);
 	rc = vm_flake_check(flake, err);
 	if (rc < 0) {
 		hint_path(flake, err);

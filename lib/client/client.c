@@ -21,6 +21,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #define ENDPOINTS_MAX  8     /* servers of one cluster that a client may name */
 #define SETTLE_MS      10000 /* an election takes a few of them */
@@ -49,6 +50,8 @@ struct exchange {
 	const char *body; /* NULL: none */
 	size_t n;         /* of a body that is no JSON; 0: it is */
 	uint64_t request; /* 0: not a mutation */
+	int file;         /* of a body that comes from a file; -1: it does not */
+	uint64_t file_n, file_at;
 	long status;
 	struct buf answer;
 	uint64_t next; /* Blix-Offset */
@@ -108,6 +111,28 @@ static size_t on_header(char *data, size_t size, size_t n, void *context)
 	else if (strcasecmp(line, "Blix-Ended: true") == 0)
 		exchange->ended = true;
 	return size * n;
+}
+
+static size_t on_read(char *room, size_t size, size_t n, void *context)
+{
+	struct exchange *exchange = context;
+	ssize_t got = pread(exchange->file, room, size * n, (off_t)exchange->file_at);
+
+	if (got < 0)
+		return CURL_READFUNC_ABORT;
+	exchange->file_at += (uint64_t)got;
+	return (size_t)got;
+}
+
+/* What was sent on a connection that died is sent again on another. */
+static int on_seek(void *context, curl_off_t offset, int origin)
+{
+	struct exchange *exchange = context;
+
+	if (origin != SEEK_SET)
+		return CURL_SEEKFUNC_FAIL;
+	exchange->file_at = (uint64_t)offset;
+	return CURL_SEEKFUNC_OK;
 }
 
 static int on_progress(void *context, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t d)
@@ -229,11 +254,13 @@ static struct curl_slist *headers_add(struct curl_slist *headers, const char *li
 
 static struct curl_slist *headers_make(const struct client *client, const struct exchange *exchange)
 {
-	struct curl_slist *headers = headers_add(NULL, "Expect:");
+	/* A daemon that has the file already says so before it is sent. */
+	struct curl_slist *headers =
+		headers_add(NULL, exchange->file >= 0 ? "Expect: 100-continue" : "Expect:");
 	char line[64];
 
-	if (exchange->body != NULL)
-		headers = headers_add(headers, exchange->n > 0
+	if (exchange->body != NULL || exchange->file >= 0)
+		headers = headers_add(headers, exchange->n > 0 || exchange->file >= 0
 		                                       ? "Content-Type: application/octet-stream"
 		                                       : "Content-Type: application/json");
 	if (exchange->request == 0)
@@ -304,6 +331,27 @@ static int curl_error(const struct client *client, CURLcode rc, bool *ret_connec
 	}
 }
 
+static void body_set(CURL *curl, struct exchange *exchange)
+{
+	must_set(curl_easy_setopt(curl, CURLOPT_HTTPGET, 1L));
+	if (exchange->file >= 0) {
+		exchange->file_at = 0;
+		must_set(curl_easy_setopt(curl, CURLOPT_UPLOAD, 1L));
+		must_set(curl_easy_setopt(curl, CURLOPT_READFUNCTION, on_read));
+		must_set(curl_easy_setopt(curl, CURLOPT_READDATA, exchange));
+		must_set(curl_easy_setopt(curl, CURLOPT_SEEKFUNCTION, on_seek));
+		must_set(curl_easy_setopt(curl, CURLOPT_SEEKDATA, exchange));
+		must_set(curl_easy_setopt(curl, CURLOPT_INFILESIZE_LARGE,
+		                          (curl_off_t)exchange->file_n));
+	} else if (strcmp(exchange->method, "GET") != 0) {
+		must_set(curl_easy_setopt(curl, CURLOPT_POST, 1L));
+		must_set(curl_easy_setopt(curl, CURLOPT_POSTFIELDS,
+		                          exchange->body != NULL ? exchange->body : ""));
+		must_set(curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE,
+		                          exchange->n > 0 ? (long)exchange->n : -1L));
+	}
+}
+
 /* One transfer over the current endpoint. *ret_connected says whether the daemon may have seen it.
  */
 static int exchange_send(struct client *client, struct exchange *exchange, bool *ret_connected,
@@ -320,14 +368,7 @@ static int exchange_send(struct client *client, struct exchange *exchange, bool 
 	must_set(curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH,
 	                          client->endpoints[client->current]));
 	must_set(curl_easy_setopt(curl, CURLOPT_URL, url));
-	must_set(curl_easy_setopt(curl, CURLOPT_HTTPGET, 1L));
-	if (strcmp(exchange->method, "GET") != 0) {
-		must_set(curl_easy_setopt(curl, CURLOPT_POST, 1L));
-		must_set(curl_easy_setopt(curl, CURLOPT_POSTFIELDS,
-		                          exchange->body != NULL ? exchange->body : ""));
-		must_set(curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE,
-		                          exchange->n > 0 ? (long)exchange->n : -1L));
-	}
+	body_set(curl, exchange);
 	must_set(curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, exchange->method));
 	must_set(curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers));
 	must_set(curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, transfer_ms(client)));
@@ -416,7 +457,7 @@ int client_call(struct client *client, const char *method, const char *path, con
                 cJSON **ret_answer, struct blix_error *err)
 {
 	cleanup(freep) char *text = body != NULL ? json_text(body) : NULL;
-	struct exchange exchange = {.method = method, .path = path, .body = text};
+	struct exchange exchange = {.method = method, .path = path, .body = text, .file = -1};
 	int rc;
 
 	if (strcmp(method, "GET") != 0)
@@ -440,7 +481,20 @@ int client_call(struct client *client, const char *method, const char *path, con
 int client_put(struct client *client, const char *path, const void *data, size_t n,
                struct blix_error *err)
 {
-	struct exchange exchange = {.method = "PUT", .path = path, .body = data, .n = n};
+	struct exchange exchange = {
+		.method = "PUT", .path = path, .body = data, .n = n, .file = -1};
+	int rc;
+
+	buf_init(&exchange.answer, LIMIT_BODY);
+	rc = exchange_run(client, &exchange, err);
+	buf_done(&exchange.answer);
+	return rc;
+}
+
+int client_upload(struct client *client, const char *path, int fd, uint64_t n,
+                  struct blix_error *err)
+{
+	struct exchange exchange = {.method = "PUT", .path = path, .file = fd, .file_n = n};
 	int rc;
 
 	buf_init(&exchange.answer, LIMIT_BODY);
@@ -452,7 +506,7 @@ int client_put(struct client *client, const char *path, const void *data, size_t
 int client_text(struct client *client, const char *path, struct buf *out, uint64_t *ret_next,
                 bool *ret_ended, struct blix_error *err)
 {
-	struct exchange exchange = {.method = "GET", .path = path};
+	struct exchange exchange = {.method = "GET", .path = path, .file = -1};
 	int rc;
 
 	buf_init(&exchange.answer, LIMIT_ANSWER);

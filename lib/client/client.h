@@ -38,6 +38,10 @@ int client_call(struct client *client, const char *method, const char *path, con
 /* PUT of bytes as they are; the answer is dropped. */
 int client_put(struct client *client, const char *path, const void *data, size_t n,
                struct blix_error *err);
+/* PUT of the n bytes of a file, from its beginning; the answer is dropped. It may be asked for
+ * again and again: a daemon that has them does not read them. */
+int client_upload(struct client *client, const char *path, int fd, uint64_t n,
+                  struct blix_error *err);
 /* Bytes of a log. `ret_next` is the offset to go on from. */
 int client_text(struct client *client, const char *path, struct buf *out, uint64_t *ret_next,
                 bool *ret_ended, struct blix_error *err);

@@ -197,34 +197,47 @@ bats_require_minimum_version 1.5.0
 	[ "${stderr_lines[0]}" = "blix: flake $DIR/empty: it has no readable flake.nix" ]
 }
 
-@test "a local flake is locked by nix; what nix says is shown" {
-	mkdir "$DIR/bin" "$DIR/flake"
-	touch "$DIR/flake/flake.nix"
-	cat >"$DIR/bin/nix" <<-'END'
-		#!/bin/sh
-		echo "$*" >"$(dirname "$0")/argv"
-		printf '%s' "$NIX_CONFIG" >"$(dirname "$0")/config"
-		echo '{"path":"/nix/store/abc-source","locked":{"narHash":"sha256-a/b+c="}}'
-	END
-	chmod +x "$DIR/bin/nix"
-	answer 1 201 "$(vm Running 5)"
+@test "a local flake is packed and sent first, without Nix; then it is named by what is in it" {
+	mkdir "$DIR/flake" "$DIR/nothing"
+	echo '{ outputs = { self }: { }; }' >"$DIR/flake/flake.nix"
+	answer 1 201 '{}'
+	answer 2 201 "$(vm Running 5)"
 	serve
 	cd "$DIR/flake"
-	PATH=$DIR/bin:$PATH NIX_CONFIG="cores = 3" blix vm create web --flake .#demo
+	run --separate-stderr /usr/bin/env PATH="$DIR/nothing" "$BLIX" vm create web --flake .#demo
 	[ "$status" -eq 0 ]
-	[ "$(cat "$DIR/bin/argv")" = "flake metadata --json --no-write-lock-file path:$DIR/flake" ]
-	grep -q '^cores = 3$' "$DIR/bin/config"
-	grep -q 'nix-command flakes$' "$DIR/bin/config"
-	[[ $(cat "$DIR/s/log") == *'"flake":"path:/nix/store/abc-source?narHash=sha256-a%2Fb%2Bc%3D","attr":"demo"'* ]]
-	printf '#!/bin/sh\necho "error: syntax error" >&2\necho "  at line 1" >&2\nexit 1\n' >"$DIR/bin/nix"
-	PATH=$DIR/bin:$PATH blix vm create web --flake . -q
-	[ "$status" -eq 8 ]
-	[ "${stderr_lines[0]}" = "blix: nix cannot read the flake $DIR/flake:" ]
-	[ "${stderr_lines[1]}" = "  error: syntax error" ]
-	mkdir "$DIR/nothing"
-	run --separate-stderr /usr/bin/env PATH="$DIR/nothing" "$BLIX" vm create web --flake . -q
-	[ "$status" -eq 8 ]
-	[[ ${stderr_lines[0]} == *"nix is not in PATH"* ]]
+	[[ ${stderr_lines[0]} =~ ^"packed .: 1 file, "[0-9]+B$ ]]
+	hash=$(nix-store --dump "$DIR/flake" | sha256sum | cut -d' ' -f1)
+	mapfile -t log < <(grep -aE '^(PUT|POST)' "$DIR/s/log")
+	[[ ${log[0]} == "PUT /v1/sources/$hash session=0 "* ]]
+	[[ ${log[1]} == *'"flake":"path:/nix/store/'*'-source?narHash=sha256-'*'","attr":"demo"'* ]]
+	base64=$(grep -o 'sha256-[^"]*' <<<"${log[1]}" | sed 's/sha256-//; s/%2B/+/g; s/%2F/\//g; s/%3D/=/g')
+	[ "$(base64 -d <<<"$base64" | od -An -tx1 | tr -d ' \n')" = "$hash" ]
+}
+
+@test "a flake that cannot be sent is not created" {
+	mkdir "$DIR/flake"
+	echo '{ }' >"$DIR/flake/flake.nix"
+	answer rest 507 '{"code":"disk-full","reason":"sources-full","message":"no room"}'
+	serve
+	blix vm create web --flake "$DIR/flake#demo" -q
+	[ "$status" -eq 75 ]
+	[ "${stderr_lines[0]}" = "blix: no room" ]
+	run ! grep -a '^POST' "$DIR/s/log"
+	mkfifo "$DIR/flake/pipe"
+	blix vm create web --flake "$DIR/flake#demo" -q
+	[ "$status" -eq 64 ]
+	[[ ${stderr_lines[0]} == *"/flake/pipe is neither a file, a folder nor a link" ]]
+}
+
+@test "a dry run sends nothing of a local flake" {
+	mkdir "$DIR/flake"
+	echo '{ }' >"$DIR/flake/flake.nix"
+	answer 1 200 '{"name":"web","node":"n1","placeable":true}'
+	serve
+	blix vm create web --flake "$DIR/flake#demo" --dry-run -q
+	[ "$status" -eq 0 ]
+	[[ $(cat "$DIR/s/log") == "POST /v1/vms?dryRun=true "* ]]
 }
 
 @test "create sends the spec, waits for Running, tells each phase once" {

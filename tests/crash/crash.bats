@@ -14,6 +14,7 @@ tried() { # WHO OPERATION [FIRST STEP]
 }
 
 @test "create: blixd dies at each point" { tried blixd create; }
+@test "create from a flake on the client's disk: blixd dies at each point" { tried blixd source; }
 @test "start: blixd dies at each point" { tried blixd start; }
 @test "stop by the power button: blixd dies at each point" { tried blixd stop; }
 @test "stop by SIGTERM: blixd dies at each point" { tried blixd term; }

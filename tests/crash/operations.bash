@@ -131,6 +131,12 @@ stop_web() { on 1 vm stop web --force --timeout 60s -q >/dev/null; }
 before_create() { :; }
 begin_create() { [[ $(get vms/web) == 200* ]] || on 1 vm create web --flake "$(base 1)#web" --no-wait; }
 end_create() { runs; }
+# From a flake on the client's disk, which is sent first.
+before_source() {
+	mkdir -p "$T/flake" && echo '{ outputs = { self }: { }; }' >"$T/flake/flake.nix"
+}
+begin_source() { [[ $(get vms/web) == 200* ]] || on 1 vm create web --flake "$T/flake#web" --no-wait; }
+end_source() { runs; }
 before_start() { make_web && stop_web; }
 begin_start() { on 1 vm start web --no-wait; }
 end_start() { runs || { [ "$WHO" = shim ] && phase_is Unknown; }; }

@@ -1,7 +1,7 @@
 /* lib/client without a daemon: endpoints, escaping, what a local flake is, and that an error of the
  * socket is told apart from one of the daemon. */
 #include "client/client.h"
-#include "client/nix.h"
+#include "client/flake.h"
 
 #include "base/alloc.h"
 #include "base/limits.h"
@@ -79,22 +79,22 @@ static void local_flakes(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < array_size(local); i++)
-		assert_true(nix_is_local(local[i]));
+		assert_true(flake_is_local(local[i]));
 	for (size_t i = 0; i < array_size(remote); i++)
-		assert_false(nix_is_local(remote[i]));
+		assert_false(flake_is_local(remote[i]));
 }
 
 static void missing_flake(void **state)
 {
-	cleanup(freep) char *locked = NULL;
+	struct flake_pack pack;
 	struct blix_error err;
 
 	(void)state;
-	assert_int_equal(nix_lock("/nonexistent", 1000, &locked, &err), -BLIX_E_IMAGE);
+	assert_int_equal(flake_pack("/nonexistent", 1000, &pack, &err), -BLIX_E_IMAGE);
 	assert_string_equal(err.reason, "flake-missing");
-	assert_int_equal(nix_lock("/dev", 1000, &locked, &err), -BLIX_E_IMAGE);
+	assert_int_equal(flake_pack("/dev", 1000, &pack, &err), -BLIX_E_IMAGE);
 	assert_string_equal(err.reason, "flake-missing");
-	assert_null(locked);
+	assert_int_equal(pack.fd, -1);
 }
 
 int main(void)
