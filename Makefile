@@ -100,7 +100,11 @@ $(B)/libexec/%: $(B)/bin/%
 $(B)/tests/test_%: $(B)/tests/unit/test_%.o $(LIB)
 	@mkdir -p $(@D)
 	@echo "  LD  $@"
-	$(Q)$(CC) $(LDFLAGS) $^ $(LDLIBS) -lcmocka -o $@
+	$(Q)$(CC) $(LDFLAGS) $(filter %.o,$^) $(LIB) $(LDLIBS) -lcmocka -o $@
+
+# The checker of tests/chaos is tested as one of the library's modules.
+CHECKER := $(wildcard tests/chaos/history.c tests/chaos/check*.c)
+$(B)/tests/test_history: $(call obj,$(CHECKER))
 
 $(B)/tests/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(LIB)
 	@mkdir -p $(@D)
