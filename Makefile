@@ -133,7 +133,7 @@ tsan: $(B)/tests/test_consensus $(B)/tests/test_node_executor | all fakes ## run
 # Each tier is a folder of *.bats; they find the programs in $BLIX_BUILD/bin and on PATH.
 BATSENV = BLIX_BUILD=$(abspath $(B)) PATH=$(abspath $(B))/bin:$(abspath $(B))/libexec:$$PATH
 crash cluster: $(B)/tests/crash/journal_open
-cli cluster guest systemd crash: all fakes
+cli cluster guest systemd crash chaos: all fakes
 	@if ls tests/$@/*.bats >/dev/null 2>&1; then $(BATSENV) bats $(BATSFLAGS) tests/$@; else echo 1..0; fi
 cli: ## run tests/cli: the real programs, bad input, installation
 cluster: ## run tests/cluster: three servers, a fake microvm, kills
@@ -145,6 +145,21 @@ $(B)/tests/crash/%: $(B)/tests/crash/%.o $(LIB)
 	@mkdir -p $(@D)
 	@echo "  LD  $@"
 	$(Q)$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
+
+# One program of many files, unlike those beside other bats files.
+$(B)/tests/chaos/chaos: $(call obj,$(wildcard tests/chaos/*.c)) $(LIB)
+	@echo "  LD  $@"
+	$(Q)$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
+
+# blixd with a bug put into it, which the harness must find: the patched files in front of the library.
+MUTANTS := $(patsubst tests/chaos/mutants/%.patch,%,$(wildcard tests/chaos/mutants/*.patch))
+$(B)/mutants/%/bin/blixd: tests/chaos/mutants/%.patch tests/chaos/mutate $(call obj,$(wildcard cmd/blixd/*.c)) $(LIB)
+	@echo "  LD  $@"
+	$(Q)tests/chaos/mutate $< $(B)/mutants/$* $(CC) $(CPPFLAGS) $(CFLAGS)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS) $(filter %.o,$^) $$(find $(B)/mutants/$* -name '*.o') $(LIB) $(LDLIBS) -o $@
+chaos: $(B)/tests/chaos/chaos $(MUTANTS:%=$(B)/mutants/%/bin/blixd)
+chaos: ## run tests/chaos: what clients see of a cluster that is hurt is that of one correct copy (root)
 
 fuzz: $(FUZZ:%=$(B)/tests/%) ## replay the stored fuzz corpus (MODE=fuzz CC=clang)
 	@set -e; for t in $^; do $$t -runs=0 tests/fuzz/corpus/$${t##*/fuzz_}; done
@@ -161,9 +176,10 @@ bench: ## measure release programs, write build/bench/results.json
 	@BLIX_BUILD=$(abspath build/release) PATH=$(abspath build/release)/bin:$$PATH tests/bench/run
 
 ROUNDS ?= 20
-soak: ## repeat unit and cluster tests ROUNDS times; then 200 kills, every crash point, crashes during recovery, real guests; stops at the first failure
+soak: ## repeat unit and cluster tests ROUNDS times; then 200 kills, every crash point, crashes during recovery, 50 runs of chaos, real guests; stops at the first failure
 	@for i in $$(seq $(ROUNDS)); do echo "round $$i of $(ROUNDS)"; $(MAKE) --no-print-directory unit cluster || exit 1; done
 	@$(MAKE) --no-print-directory ROUNDS=200 CRASH_TWICE=1 CRASH_BUILD=1 crash
+	@$(MAKE) --no-print-directory chaos
 	@$(BATSENV) bats $(BATSFLAGS) tests/soak
 
 objects: $(call obj,$(SRC))
@@ -213,7 +229,7 @@ clean: ## remove build/
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-.PHONY: all unit tsan cli cluster guest systemd crash fuzz bench soak objects syntax format format-check layers purity crashless style tidy cppcheck shell fakes benches \
+.PHONY: all unit tsan cli cluster guest systemd crash chaos fuzz bench soak objects syntax format format-check layers purity crashless style tidy cppcheck shell fakes benches \
 	check-api check-man lint check man install clean help
 .SECONDARY:
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -1,0 +1,17 @@
+#!/usr/bin/env bats
+# A cluster is hurt while clients ask it; what they saw must be what one correct copy would have shown (check.h). And the
+# harness finds the bugs that are put into blixd for it: it has teeth.
+
+bats_require_minimum_version 1.5.0
+
+setup() { load chaos; }
+
+@test "killed, alone, half-deaf, without room: 0 violations" { passes --seed 1 --nemeses kill,one,oneway,disk; }
+
+@test "stopped, in two parts, in a ring, without power: 0 violations" {
+	passes --seed 2 --nemeses stop,majority,ring,blackout
+}
+
+@test "finds that a request sent again is executed again" { finds no-dedup --seed 1; }
+
+@test "finds that a write is acknowledged before a majority has it" { finds ack-before-commit --seed 3; }
