@@ -62,10 +62,10 @@ static inline void write_files(const char *dir, const char *name, const struct t
 		const char *ending;
 		const struct buf *text;
 	} files[] = {{"ca", &ca->cert}, {"cert", &own->cert}, {"key", &own->key}};
-	char path[160];
 
 	for (size_t i = 0; i < array_size(files); i++) {
-		(void)snprintf(path, sizeof(path), "%s/%s.%s", dir, name, files[i].ending);
+		cleanup(freep) char *path = xasprintf("%s/%s.%s", dir, name, files[i].ending);
+
 		assert_int_equal(
 			file_write(path, files[i].text->data, files[i].text->len, 0600, NULL), 0);
 	}
@@ -74,10 +74,10 @@ static inline void write_files(const char *dir, const char *name, const struct t
 static inline void remove_files(const char *dir, const char *name)
 {
 	static const char *const endings[] = {"ca", "cert", "key"};
-	char path[160];
 
 	for (size_t i = 0; i < array_size(endings); i++) {
-		(void)snprintf(path, sizeof(path), "%s/%s.%s", dir, name, endings[i]);
+		cleanup(freep) char *path = xasprintf("%s/%s.%s", dir, name, endings[i]);
+
 		(void)unlink(path);
 	}
 }

@@ -600,6 +600,7 @@ static void whom_we_believe(void **state)
 	(void)ask(f, "GET", "/who", SERVER_NAME, NULL, &a);
 	wait_true(f, &a.done);
 	assert_true(a.status == -(int)BLIX_E_UNAVAILABLE || a.status == -(int)BLIX_E_UNKNOWN);
+	free(a.body);
 	pool_as(f, ADMIN);
 	(void)ask(f, "GET", "/redirect", SERVER_NAME, NULL, &a);
 	wait_true(f, &a.done);

@@ -116,7 +116,7 @@ static int set_up(void **state)
 	(void)snprintf(f->dir, sizeof(f->dir), "/tmp/blix-roles-XXXXXX");
 	assert_non_null(mkdtemp(f->dir));
 	assert_int_equal(chmod(f->dir, 0755), 0);
-	(void)snprintf(f->path, sizeof(f->path), "%s/sock", f->dir);
+	(void)snprintf(f->path, sizeof(f->path), "%.63s/sock", f->dir);
 	config_init(&f->config);
 	xreplace(&f->config.cluster, CLUSTER);
 	f->daemon.config = &f->config;
