@@ -2,6 +2,7 @@
 #include "core/node.h"
 
 #include "base/alloc.h"
+#include "base/parse.h"
 
 #include <assert.h>
 
@@ -65,48 +66,24 @@ bool node_takes_work(const struct node *node)
 	return node->phase == NODE_READY && node->schedulable && !node->leaving;
 }
 
-/* [HOST]:PORT or HOST:PORT; the host is a name or an address, and nobody resolves it here. */
-static bool is_host_port(const char *text, size_t n)
-{
-	size_t host = n > 0 ? n - 1 : 0, port = 0;
-	bool literal;
-
-	while (host > 0 && text[host] != ':')
-		host--; /* the last colon */
-	if (host == 0 || n - host > 6 || n - host < 2)
-		return false;
-	literal = host > 2 && text[0] == '[' && text[host - 1] == ']';
-	for (size_t i = 0; i < host; i++) {
-		bool plain = (text[i] >= 'a' && text[i] <= 'z') || text[i] == '.' ||
-		             (text[i] >= 'A' && text[i] <= 'Z') || text[i] == '-' ||
-		             (text[i] >= '0' && text[i] <= '9');
-		bool inside = literal && (text[i] == ':' || text[i] == '[' || text[i] == ']');
-
-		if (!plain && !inside)
-			return false;
-	}
-	for (size_t i = host + 1; i < n; i++) {
-		if (text[i] < '0' || text[i] > '9')
-			return false;
-		port = port * 10 + (size_t)(text[i] - '0');
-	}
-	return text[0] != '-' && port > 0 && port <= 65535;
-}
-
 int node_address_check(const char *address, size_t n, struct blix_error *err)
 {
+	cleanup(freep) char *text = xstrndup(address, n < LIMIT_ADDRESSES ? n : LIMIT_ADDRESSES);
+	char host[PARSE_HOST] = "";
+	uint16_t port = 0;
 	bool good = n > 0 && n <= LIMIT_ADDRESSES;
 
-	if (good && address[0] != '/') {
-		good = is_host_port(address, n);
+	if (good &&
+	    text[0] != '/') { /* to be reached, not to be listened on: nothing is left out */
+		good = parse_address(text, host, &port, NULL) == 0 && host[0] != '\0' &&
+		       host[0] != '-' && port != 0;
 	} else {
 		for (size_t i = 0; good && i < n; i++)
-			good = address[i] > ' ' && address[i] < 0x7f;
+			good = text[i] > ' ' && text[i] < 0x7f;
 	}
 	if (good)
 		return 0;
-	return blix_fail(err, BLIX_E_INVALID, "'%.*s' is not an address like HOST:PORT",
-	                 n < 128 ? (int)n : 128, address);
+	return blix_fail(err, BLIX_E_INVALID, "'%.128s' is not an address like HOST:PORT", text);
 }
 
 int node_facts_check(const struct node_facts *facts, struct blix_error *err)
