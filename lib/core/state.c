@@ -22,11 +22,12 @@ struct state *state_new(void)
 	return s;
 }
 
-static void session_free(struct session *session)
+static void lock_unref(struct lock *lock)
 {
-	if (session != NULL)
-		free(session->results);
-	free(session);
+	if (--lock->refs > 0)
+		return;
+	free(lock->text);
+	free(lock);
 }
 
 void state_done(struct state *s)
@@ -35,12 +36,10 @@ void state_done(struct state *s)
 		vm_unref(s->vms[i]);
 	for (size_t i = 0; i < s->n_nodes; i++)
 		node_unref(s->nodes[i]);
-	for (size_t i = 0; i < s->n_locks; i++) {
-		free(s->locks[i]->text);
-		free(s->locks[i]);
-	}
+	for (size_t i = 0; i < s->n_locks; i++)
+		lock_unref(s->locks[i]);
 	for (size_t i = 0; i < s->n_sessions; i++)
-		session_free(s->sessions[i]);
+		session_unref(s->sessions[i]);
 	free((void *)s->vms);
 	free((void *)s->by_uid);
 	free((void *)s->nodes);
@@ -280,7 +279,7 @@ uint64_t state_lock_add(struct state *s, const char *text, size_t n)
 		return hash;
 	}
 	lock = xcalloc(1, sizeof(*lock));
-	*lock = (struct lock){.hash = hash, .users = 1, .text = xstrndup(text, n)};
+	*lock = (struct lock){.refs = 1, .hash = hash, .users = 1, .text = xstrndup(text, n)};
 	state_insert((void ***)(void *)&s->locks, &s->n_locks, &size, at, lock);
 	return hash;
 }
@@ -292,8 +291,7 @@ void state_lock_drop(struct state *s, uint64_t hash)
 
 	if (!found || --s->locks[at]->users > 0)
 		return;
-	free(s->locks[at]->text);
-	free(s->locks[at]);
+	lock_unref(s->locks[at]);
 	state_remove((void **)s->locks, &s->n_locks, at);
 }
 
@@ -342,19 +340,12 @@ struct state *state_view(struct state *s)
 	for (size_t i = 0; i < s->n_nodes; i++)
 		view->nodes[i] = node_ref(s->nodes[i]);
 	for (size_t i = 0; i < s->n_locks; i++) {
-		view->locks[i] = xcalloc(1, sizeof(struct lock));
-		*view->locks[i] = *s->locks[i];
-		view->locks[i]->text = xstrdup(s->locks[i]->text);
+		view->locks[i] = s->locks[i];
+		view->locks[i]->refs++;
 	}
 	for (size_t i = 0; i < s->n_sessions; i++) {
-		struct session *copy = xcalloc(1, sizeof(*copy));
-
-		*copy = *s->sessions[i];
-		copy->results = xreallocarray(NULL, copy->n, sizeof(*copy->results));
-		if (copy->n > 0)
-			memcpy(copy->results, s->sessions[i]->results,
-			       copy->n * sizeof(*copy->results));
-		view->sessions[i] = copy;
+		view->sessions[i] = s->sessions[i];
+		view->sessions[i]->refs++;
 	}
 	if (s->size_events > 0)
 		memcpy(view->events, s->events, s->size_events * sizeof(*s->events));

@@ -67,8 +67,10 @@ struct event {
 	char message[200];
 };
 
-/* A flake.lock shared by the generations that were resolved with it. */
+/* A flake.lock shared by the generations that were resolved with it, and, as sessions are, with
+ * views: `refs` counts those who hold it. */
 struct lock {
+	uint32_t refs;
 	uint64_t hash; /* XXH3-64 of text, never 0 */
 	uint32_t users;
 	char *text;
@@ -80,6 +82,7 @@ struct session_result {
 };
 
 struct session {
+	uint32_t refs;
 	uint64_t id;
 	uint64_t last;    /* highest request number applied */
 	uint64_t used_ms; /* cluster clock of the last request */

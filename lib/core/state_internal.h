@@ -110,6 +110,7 @@ void apply_user_set(struct state *s, const struct command *c, struct command_res
 void apply_user_delete(struct state *s, const struct command *c, struct command_result *r);
 void apply_deny(struct state *s, const struct command *c, struct command_result *r);
 
+void session_unref(struct session *session);
 /* state_session.c: NULL when the command must not run: *r is then its answer. */
 struct session *session_begin(struct state *s, const struct command *c, struct command_result *r);
 void session_end(struct session *session, const struct command *c, const struct command_result *r);

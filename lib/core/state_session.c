@@ -10,10 +10,30 @@
 
 #include "base/alloc.h"
 
-static void session_free_at(struct state *s, size_t at)
+void session_unref(struct session *session)
 {
-	free(s->sessions[at]->results);
-	free(s->sessions[at]);
+	if (--session->refs > 0)
+		return;
+	free(session->results);
+	free(session);
+}
+
+/* *slot itself when no view holds it, else a copy that replaces it. */
+static struct session *session_own(struct session **slot)
+{
+	struct session *old = *slot, *copy;
+
+	if (old->refs == 1)
+		return old;
+	copy = xcalloc(1, sizeof(*copy));
+	*copy = *old;
+	copy->refs = 1;
+	copy->results = xreallocarray(NULL, copy->size, sizeof(*copy->results));
+	if (copy->n > 0)
+		memcpy(copy->results, old->results, copy->n * sizeof(*copy->results));
+	session_unref(old);
+	*slot = copy;
+	return copy;
 }
 
 void apply_session_expire(struct state *s, const struct command *c, struct command_result *r)
@@ -23,7 +43,7 @@ void apply_session_expire(struct state *s, const struct command *c, struct comma
 	(void)r;
 	for (size_t i = 0; i < s->n_sessions; i++) {
 		if (s->sessions[i]->used_ms < c->session_expire.before_ms)
-			session_free_at(s, i);
+			session_unref(s->sessions[i]);
 		else
 			s->sessions[kept++] = s->sessions[i];
 	}
@@ -59,11 +79,12 @@ struct session *session_begin(struct state *s, const struct command *c, struct c
 	}
 	if (!found) {
 		session = xcalloc(1, sizeof(*session));
+		session->refs = 1;
 		session->id = c->session;
 		state_insert((void ***)(void *)&s->sessions, &s->n_sessions, &s->size_sessions, at,
 		             session);
 	}
-	session = s->sessions[at];
+	session = session_own(&s->sessions[at]);
 	session->used_ms = s->clock_ms;
 	if (c->request == session->last + 1)
 		return session;

@@ -198,6 +198,7 @@ static void get_sessions(struct codec *in, struct state *s)
 	for (uint32_t i = 0; i < n && !in->failed; i++) {
 		struct session *session = xcalloc(1, sizeof(*session));
 
+		session->refs = 1;
 		session->id = get_u64(in);
 		session->last = get_u64(in);
 		session->used_ms = get_u64(in);

@@ -633,6 +633,29 @@ static void sessions_remember_refusals(void **state)
 	state_free(s);
 }
 
+/* What a view shares with the state stays as it was when the view was taken. */
+static void views_keep_sessions_and_locks(void **state)
+{
+	struct state *s = state_new(), *view;
+	uint64_t hash;
+
+	(void)state;
+	join(s, 1, 16 * GIB);
+	assert_int_equal(create_in(s, 7, 1).code, BLIX_OK);
+	resolve(s, "vm-1", GIB);
+	view = state_view(s);
+	hash = state_hash(view);
+	assert_int_equal(create_in(s, 7, 2).code, BLIX_OK);
+	assert_int_equal(create_in(s, 8, 1).code, BLIX_E_EXISTS);
+	assert_int_equal(delete_in(s, 7, 3).code, BLIX_OK);
+	assert_null(state_vm(s, "vm-1"));
+	assert_int_equal(s->n_locks, 0);
+	assert_true(state_hash(view) == hash);
+	state_free(s);
+	assert_true(state_hash(view) == hash);
+	state_view_free(view);
+}
+
 static void session_begins(struct state *s, uint64_t id, struct command_result *ret)
 {
 	struct command c;
@@ -1125,6 +1148,7 @@ int main(void)
 		cmocka_unit_test(sessions_apply_once),
 		cmocka_unit_test(sessions_remember_refusals),
 		cmocka_unit_test(sessions_are_bounded),
+		cmocka_unit_test(views_keep_sessions_and_locks),
 		cmocka_unit_test(replicas_agree),
 		cmocka_unit_test(snapshot_refuses_damage),
 		cmocka_unit_test(leader_rounds),
