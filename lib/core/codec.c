@@ -19,8 +19,11 @@ void put_u32(struct buf *out, uint32_t value)
 
 void put_u64(struct buf *out, uint64_t value)
 {
-	put_u32(out, (uint32_t)value);
-	put_u32(out, (uint32_t)(value >> 32));
+	uint8_t bytes[8];
+
+	for (unsigned i = 0; i < 8; i++)
+		bytes[i] = (uint8_t)(value >> (8 * i));
+	(void)buf_add(out, bytes, sizeof(bytes));
 }
 
 void put_bytes(struct buf *out, const void *bytes, size_t n)

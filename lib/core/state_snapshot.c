@@ -16,6 +16,7 @@
 
 #define SNAPSHOT_MAGIC   0x58494c42u /* "BLIX" */
 #define SNAPSHOT_VERSION 4u
+#define HASH_PIECE       (64u << 10) /* bytes that are hashed at once, while they are in the cache */
 
 static void put_result(struct buf *out, const struct command_result *r)
 {
@@ -81,7 +82,16 @@ static void put_chain(struct buf *out, const struct state_chain *chain)
 		put_u64(out, chain->marks[i]);
 }
 
-int state_encode(const struct state *s, struct buf *out, struct blix_error *err)
+static void drain(struct buf *out, XXH3_state_t *hash)
+{
+	if (hash == NULL || out->len < HASH_PIECE || buf_failed(out))
+		return;
+	(void)XXH3_64bits_update(hash, out->data, out->len);
+	buf_clear(out);
+}
+
+/* Writes everything; `hash` takes it piece by piece, so that not all of it is in memory at once. */
+static void put_state(struct buf *out, const struct state *s, XXH3_state_t *hash)
 {
 	put_u32(out, SNAPSHOT_MAGIC);
 	put_u32(out, SNAPSHOT_VERSION);
@@ -92,20 +102,26 @@ int state_encode(const struct state *s, struct buf *out, struct blix_error *err)
 	for (size_t i = 0; i < s->n_nodes; i++)
 		put_node(out, s->nodes[i]);
 	put_u32(out, (uint32_t)s->n_locks);
-	for (size_t i = 0; i < s->n_locks; i++)
+	for (size_t i = 0; i < s->n_locks; i++, drain(out, hash))
 		put_string(out, s->locks[i]->text);
 	put_u32(out, (uint32_t)s->n_vms);
-	for (size_t i = 0; i < s->n_vms; i++)
+	for (size_t i = 0; i < s->n_vms; i++, drain(out, hash))
 		put_vm(out, s->vms[i]);
 	put_u32(out, (uint32_t)s->n_sessions);
-	for (size_t i = 0; i < s->n_sessions; i++)
+	for (size_t i = 0; i < s->n_sessions; i++, drain(out, hash))
 		put_session(out, s->sessions[i]);
 	put_u32(out, (uint32_t)s->n_events);
 	for (size_t i = 0; i < s->n_events; i++)
 		put_event(out, state_event(s, i));
+	drain(out, hash);
 	put_members(out, &s->members);
 	put_audit(out, &s->audit);
 	put_chain(out, &s->chain);
+}
+
+int state_encode(const struct state *s, struct buf *out, struct blix_error *err)
+{
+	put_state(out, s, NULL);
 	if (buf_failed(out))
 		return blix_fail(err, BLIX_E_TOOBIG, "the state is larger than a snapshot may be");
 	return 0;
@@ -114,11 +130,15 @@ int state_encode(const struct state *s, struct buf *out, struct blix_error *err)
 uint64_t state_hash(const struct state *s)
 {
 	cleanup(buf_done) struct buf bytes;
+	XXH3_state_t hash;
 
+	(void)XXH3_64bits_reset(&hash);
 	buf_init(&bytes, LIMIT_SNAPSHOT);
-	if (state_encode(s, &bytes, NULL) < 0)
+	put_state(&bytes, s, &hash);
+	if (buf_failed(&bytes))
 		abort();
-	return XXH3_64bits(bytes.data, bytes.len);
+	(void)XXH3_64bits_update(&hash, bytes.data, bytes.len);
+	return XXH3_64bits_digest(&hash);
 }
 
 static void get_nodes(struct codec *in, struct state *s)
