@@ -39,6 +39,7 @@
 #define LIMIT_SESSIONS     100000u      /* about 100 bytes each while they hold few results */
 #define LIMIT_RESULTS      64u          /* remembered results of a session */
 #define LIMIT_SESSION_IDLE 3600000u     /* ms without a request before a session may expire */
+#define LIMIT_KEY          200u         /* an idempotency key: a UUID or a build's URL fits */
 #define LIMIT_COMMAND      (512u << 10) /* one command: a lock plus a spec */
 #define LIMIT_BATCH        (1u << 20)   /* bytes of commands in one log entry */
 #define LIMIT_PROPOSALS    4096u        /* proposals waiting in one daemon: beyond is `busy` */

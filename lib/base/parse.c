@@ -1,6 +1,8 @@
 /* Strict parsers for numbers, sizes, durations and names: see parse.h. */
 #include "base/parse.h"
 
+#include "base/limits.h"
+
 #include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -98,6 +100,19 @@ int parse_duration(const char *text, uint64_t *ret_ms, struct blix_error *err)
 	return 0;
 bad:
 	return blix_fail(err, BLIX_E_INVALID, "'%.64s' is not a duration like 30s or 5m", text);
+}
+
+int parse_key(const char *text, struct blix_error *err)
+{
+	size_t n = 0;
+
+	while (text[n] > ' ' && text[n] <= '~')
+		n++;
+	if (n > 0 && n <= LIMIT_KEY && text[n] == '\0')
+		return 0;
+	return blix_fail(err, BLIX_E_INVALID,
+	                 "an idempotency key has 1 to %u printable characters and no blanks",
+	                 LIMIT_KEY);
 }
 
 int parse_name(const char *what, const char *text, struct blix_error *err)

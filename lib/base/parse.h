@@ -21,6 +21,9 @@ int parse_name(const char *what, const char *text, struct blix_error *err);
 int parse_address(const char *text, char ret_host[PARSE_HOST], uint16_t *ret_port,
                   struct blix_error *err);
 
+/* An idempotency key: 1 to LIMIT_KEY printable bytes of ASCII without blanks. */
+int parse_key(const char *text, struct blix_error *err);
+
 /* Printing, in the forms that the parsers read back. */
 void format_size(char *out, size_t n, uint64_t bytes);  /* "512MiB", "1.5GiB" */
 void format_duration(char *out, size_t n, uint64_t ms); /* "45s", "3m12s", "2d4h" */

@@ -136,6 +136,10 @@ void state_free(struct state *state);
 void state_begin(struct state *state, uint64_t elapsed_ms, uint64_t wall_ms);
 void state_apply(struct state *state, const struct command *command, struct command_result *ret);
 
+/* What is remembered of a request; NULL: nothing, or it has not come yet. */
+const struct session_result *state_outcome(const struct state *state, uint64_t session,
+                                           uint64_t request);
+
 /* The chain's value after `count` commands, a multiple of STATE_CHAIN. False: not reached, or too
  * long ago. Two servers that both know it must agree. */
 bool state_chain_at(const struct state *state, uint64_t count, uint64_t *ret);

@@ -50,12 +50,32 @@ void apply_session_expire(struct state *s, const struct command *c, struct comma
 	s->n_sessions = kept;
 }
 
+static const struct session_result *session_outcome(const struct session *session, uint64_t request)
+{
+	if (request == 0 || request > session->last || session->last - request >= session->n)
+		return NULL;
+	return &session->results[session->n - 1 - (session->last - request)];
+}
+
+const struct session_result *state_outcome(const struct state *s, uint64_t session,
+                                           uint64_t request)
+{
+	bool found;
+	size_t at = state_find_session(s, session, &found);
+
+	return found ? session_outcome(s->sessions[at], request) : NULL;
+}
+
 /* The same request gets the same answer. Another one under its number was never executed, and must
  * not look as if it had been. */
-static void answer_again(const struct session_result *known, const struct command *c,
+static void answer_again(const struct session *session, const struct command *c,
                          struct command_result *r)
 {
-	if (known->digest == c->digest)
+	const struct session_result *known = session_outcome(session, c->request);
+
+	if (known == NULL)
+		refuse(r, BLIX_E_FORGOTTEN, REFUSAL_SESSION_FORGOTTEN);
+	else if (known->digest == c->digest)
 		*r = known->result;
 	else
 		refuse(r, BLIX_E_REFUSED, REFUSAL_SESSION_OTHER);
@@ -90,11 +110,8 @@ struct session *session_begin(struct state *s, const struct command *c, struct c
 		return session;
 	if (c->request > session->last)
 		refuse(r, BLIX_E_INVALID, REFUSAL_SESSION_GAP);
-	else if (session->last - c->request >= session->n)
-		refuse(r, BLIX_E_FORGOTTEN, REFUSAL_SESSION_FORGOTTEN);
 	else
-		answer_again(&session->results[session->n - 1 - (session->last - c->request)], c,
-		             r);
+		answer_again(session, c, r);
 	return NULL;
 }
 

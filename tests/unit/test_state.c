@@ -606,6 +606,11 @@ static void sessions_apply_once(void **state)
 	/* The window: the oldest result that is kept, and the one before it. */
 	assert_int_equal(create_in(s, 7, 7).code, BLIX_OK);
 	assert_int_equal(create_in(s, 7, 6).code, BLIX_E_FORGOTTEN);
+	assert_non_null(state_outcome(s, 7, 7));
+	assert_null(state_outcome(s, 7, 6));
+	assert_null(state_outcome(s, 7, LIMIT_RESULTS + 7));
+	assert_null(state_outcome(s, 7, 0));
+	assert_null(state_outcome(s, 8, 1));
 	assert_int_equal(delete_in(s, 7, LIMIT_RESULTS + 8).why, REFUSAL_SESSION_GAP);
 	assert_int_equal(delete_in(s, 8, 2).why, REFUSAL_SESSION_FORGOTTEN);
 	assert_int_equal(s->audit.n, audited); /* none of it was executed */
