@@ -73,12 +73,14 @@ static int send_one(struct cli *cli, const struct action *action, const char *na
                     struct blix_error *err)
 {
 	cleanup(freep) char *path = xasprintf("/v1/vms/%s%s", name, action->path);
-	struct client *client = cli_client(cli, err);
+	cleanup(freep) char *edit = NULL;
 	int rc;
 
-	if (client == NULL)
-		return -(int)err->code;
-	rc = client_call(client, action->method, path, action->body, ret, err);
+	if (given(cli, OPTION_IF_VERSION))
+		edit = xasprintf("%s%cifVersion=%" PRIu64, path,
+		                 strchr(path, '?') != NULL ? '&' : '?', cli->arguments.if_version);
+	rc = cli_mutate(cli, action->method, name, edit != NULL ? edit : path, action->body, ret,
+	                err);
 	if (rc == 0 && (rc = secrets_send(cli, *ret, err)) < 0) {
 		cJSON_Delete(*ret);
 		*ret = NULL;

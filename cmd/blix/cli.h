@@ -58,6 +58,12 @@
 	  "the key that detaches: ctrl-] (default), ctrl-a .. or none")                            \
 	X(ENV, "env", 0, "K[=V]", "variable of the command, else its own value here")              \
 	X(SECRET, "secret", 0, "NAME=FILE", "secret of the VM; '-': standard input; repeatable")   \
+	X(CONSISTENCY, "consistency", 0, "HOW",                                                    \
+	  "local (default): what the server knows; linearizable: all that was acknowledged")       \
+	X(IF_VERSION, "if-version", 0, "N",                                                        \
+	  "only if its metadata.version is N: nobody else has changed it")                         \
+	X(IDEMPOTENCY_KEY, "idempotency-key", 0, "KEY",                                            \
+	  "do it once however often it is asked with this key")                                    \
 	X(ENDPOINT, "endpoint", 0, "SOCKET", "unix:PATH of blixd; several separated by commas")    \
 	X(HELP, "help", 'h', NULL, "show this help")
 
@@ -78,6 +84,8 @@ extern const struct option_row option_rows[OPTION_COUNT];
 
 #define WITH(key)   (1ULL << OPTION_##key)
 #define WITH_COMMON (WITH(OUTPUT) | WITH(QUIET) | WITH(ENDPOINT) | WITH(TIMEOUT) | WITH(HELP))
+#define WITH_ONCE   WITH(IDEMPOTENCY_KEY)
+#define WITH_EDIT   (WITH(IF_VERSION) | WITH_ONCE)
 #define WITH_TABLE  (WITH(COLUMNS) | WITH(NO_HEADERS))
 
 enum output { OUTPUT_TABLE, OUTPUT_WIDE, OUTPUT_JSON, OUTPUT_JSONL, OUTPUT_NAME };
@@ -147,7 +155,7 @@ struct arguments {
 	struct secret_value values_of[LIMIT_SECRETS]; /* in the order given */
 	enum vm_restart restart;
 	uint32_t cpus;
-	uint64_t memory_bytes, grace_ms, deadline_ms, tail;
+	uint64_t memory_bytes, grace_ms, deadline_ms, tail, if_version;
 };
 
 struct settings {
@@ -163,6 +171,7 @@ struct cli {
 	struct client *client;
 	bool out_is_terminal, talk_is_terminal, colour;
 	uint64_t started_ms;  /* boot clock */
+	bool said_stale;      /* that an answer was */
 	const char *watched;  /* VM being waited for, NULL: none */
 	char phase[24];       /* and its phase */
 	bool line_is_open;    /* a progress line stands on the terminal */
@@ -218,6 +227,9 @@ void cli_forget_interrupt(void);
 /* GET of a formatted path. */
 int cli_get(struct cli *cli, cJSON **ret, struct blix_error *err, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
+/* A mutation of the VM `name`, by --idempotency-key if there is one: that key holds for one VM. */
+int cli_mutate(struct cli *cli, const char *method, const char *name, const char *path,
+               const cJSON *body, cJSON **ret, struct blix_error *err);
 /* The value at "a.b.c", NULL when absent. */
 const cJSON *at(const cJSON *object, const char *path);
 const char *text_at(const cJSON *object, const char *path); /* "" when absent */

@@ -131,6 +131,33 @@ static bool takes_command(const struct verb *verb)
 	return needs_command(verb) || verb->operand == OPERAND_VM_SSH;
 }
 
+/* A name is put behind it. */
+static int check_key(const char *text, struct blix_error *err)
+{
+	int rc = parse_key(text, err);
+
+	if (rc == 0 && strlen(text) + 1 + LIMIT_NAME > LIMIT_KEY)
+		rc = blix_fail(err, BLIX_E_INVALID, "more than %u characters",
+		               LIMIT_KEY - 1 - LIMIT_NAME);
+	return rc;
+}
+
+static int parse_version(struct arguments *arguments, const char *text, struct blix_error *err)
+{
+	int rc = parse_u64(text, &arguments->if_version, err);
+
+	if (rc == 0 && arguments->if_version == 0)
+		rc = blix_fail(err, BLIX_E_INVALID, "versions begin at 1");
+	return rc;
+}
+
+static int check_consistency(const char *text, struct blix_error *err)
+{
+	if (strcmp(text, "local") == 0 || strcmp(text, "linearizable") == 0)
+		return 0;
+	return blix_fail(err, BLIX_E_INVALID, "'%.64s' is neither local nor linearizable", text);
+}
+
 static int option_take(struct cli *cli, enum option_index option, char *text,
                        struct blix_error *err)
 {
@@ -161,6 +188,12 @@ static int option_take(struct cli *cli, enum option_index option, char *text,
 		rc = secret_take(arguments, value, err);
 	else if (option == OPTION_NODE)
 		rc = parse_name("node name", value, err);
+	else if (option == OPTION_CONSISTENCY)
+		rc = check_consistency(value, err);
+	else if (option == OPTION_IF_VERSION)
+		rc = parse_version(arguments, value, err);
+	else if (option == OPTION_IDEMPOTENCY_KEY)
+		rc = check_key(value, err);
 	return rc < 0 ? blix_wrap(err, "--%s", option_rows[option].name) : 0;
 }
 

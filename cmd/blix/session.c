@@ -2,6 +2,7 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
@@ -64,11 +65,24 @@ struct client *cli_client(struct cli *cli, struct blix_error *err)
 	return cli->client;
 }
 
+/* Who asked for something as it is now is told when it may not be. */
+static void note_stale(struct cli *cli, const cJSON *answer)
+{
+	if (cli->said_stale || cli->verb->patience != PATIENCE_CALL || !true_at(answer, "stale"))
+		return;
+	cli->said_stale = true;
+	talk_note(cli, "note: stale, as %s knew it %" PRIu64 " ms ago", text_at(answer, "server"),
+	          u64_at(answer, "stalenessMs"));
+}
+
 int cli_get(struct cli *cli, cJSON **ret, struct blix_error *err, const char *fmt, ...)
 {
+	const char *consistency = cli->arguments.values[OPTION_CONSISTENCY];
 	cleanup(freep) char *path = NULL;
+	cleanup(freep) char *whole = NULL;
 	struct client *client = cli_client(cli, err);
 	va_list args;
+	int rc;
 
 	if (client == NULL)
 		return -(int)err->code;
@@ -76,7 +90,29 @@ int cli_get(struct cli *cli, cJSON **ret, struct blix_error *err, const char *fm
 	if (vasprintf(&path, fmt, args) < 0)
 		abort();
 	va_end(args);
-	return client_call(client, "GET", path, NULL, ret, err);
+	if (consistency != NULL)
+		whole = xasprintf("%s%cconsistency=%s", path, strchr(path, '?') != NULL ? '&' : '?',
+		                  consistency);
+	rc = client_call(client, "GET", whole != NULL ? whole : path, NULL, ret, err);
+	if (rc == 0)
+		note_stale(cli, *ret);
+	return rc;
+}
+
+int cli_mutate(struct cli *cli, const char *method, const char *name, const char *path,
+               const cJSON *body, cJSON **ret, struct blix_error *err)
+{
+	const char *key = cli->arguments.values[OPTION_IDEMPOTENCY_KEY];
+	cleanup(freep) char *own = key != NULL ? xasprintf("%s/%s", key, name) : NULL;
+	struct client *client = cli_client(cli, err);
+	int rc;
+
+	if (client == NULL)
+		return -(int)err->code;
+	client_key(client, own);
+	rc = client_call(client, method, path, body, ret, err);
+	client_key(client, NULL);
+	return rc;
 }
 
 const cJSON *at(const cJSON *object, const char *path)

@@ -302,9 +302,6 @@ static void print_list_json(const struct table *table, const cJSON *items)
 
 int list_print(struct cli *cli, const struct table *table, const cJSON *list)
 {
-	if (true_at(list, "stale"))
-		talk_note(cli, "note: stale, as %s knew it %" PRIu64 " ms ago",
-		          text_at(list, "server"), u64_at(list, "stalenessMs"));
 	if (cli->settings.output != OUTPUT_JSON)
 		return table_print(cli, table, at(list, "items"));
 	print_json(list, false);

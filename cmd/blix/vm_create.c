@@ -127,17 +127,13 @@ int create_one(struct cli *cli, const struct vm_spec *common, const char *name, 
                struct blix_error *err)
 {
 	cleanup(json_freep) cJSON *body = NULL;
-	struct client *client;
 	int rc = body_make(common, name, &body, err);
 
 	if (rc < 0)
 		return rc;
-	client = cli_client(cli, err);
-	if (client == NULL)
-		return -(int)err->code;
-	return client_call(client, "POST",
-	                   given(cli, OPTION_DRY_RUN) ? "/v1/vms?dryRun=true" : "/v1/vms", body,
-	                   ret, err);
+	return cli_mutate(cli, "POST", name,
+	                  given(cli, OPTION_DRY_RUN) ? "/v1/vms?dryRun=true" : "/v1/vms", body, ret,
+	                  err);
 }
 
 /* What stands against creating it, as the error that a real creation would end with. */

@@ -37,6 +37,7 @@ struct client {
 	size_t current; /* endpoint in use */
 	uint64_t session;
 	uint64_t request;  /* the last number used */
+	const char *key;   /* of the mutations to come; NULL: none */
 	uint64_t until_ms; /* boot clock; CLIENT_TIMEOUT_NONE: no limit */
 	bool reached;      /* some daemon has answered once */
 	bool (*tick)(void *context);
@@ -47,6 +48,7 @@ struct client {
 struct exchange {
 	const char *method;
 	const char *path;
+	const char *key;  /* of a mutation, instead of a number; NULL: none */
 	const char *body; /* NULL: none */
 	size_t n;         /* of a body that is no JSON; 0: it is */
 	uint64_t request; /* 0: not a mutation */
@@ -223,9 +225,9 @@ uint64_t client_left_ms(const struct client *client)
 	return client->until_ms > now ? client->until_ms - now : 0;
 }
 
-uint64_t client_request(const struct client *client)
+void client_key(struct client *client, const char *key)
 {
-	return client->request;
+	client->key = key;
 }
 
 size_t client_endpoints(const struct client *client)
@@ -257,12 +259,16 @@ static struct curl_slist *headers_make(const struct client *client, const struct
 	/* A daemon that has the file already says so before it is sent. */
 	struct curl_slist *headers =
 		headers_add(NULL, exchange->file >= 0 ? "Expect: 100-continue" : "Expect:");
-	char line[64];
+	char line[LIMIT_KEY + 32];
 
 	if (exchange->body != NULL || exchange->file >= 0)
 		headers = headers_add(headers, exchange->n > 0 || exchange->file >= 0
 		                                       ? "Content-Type: application/octet-stream"
 		                                       : "Content-Type: application/json");
+	if (exchange->key != NULL) {
+		(void)snprintf(line, sizeof(line), "Idempotency-Key: %s", exchange->key);
+		return headers_add(headers, line);
+	}
 	if (exchange->request == 0)
 		return headers;
 	(void)snprintf(line, sizeof(line), "Blix-Session: %" PRIu64, client->session);
@@ -460,10 +466,16 @@ int client_call(struct client *client, const char *method, const char *path, con
 	struct exchange exchange = {.method = method, .path = path, .body = text, .file = -1};
 	int rc;
 
-	if (strcmp(method, "GET") != 0)
+	if (strcmp(method, "GET") != 0 && client->key != NULL)
+		exchange.key = client->key;
+	else if (strcmp(method, "GET") != 0)
 		exchange.request = ++client->request;
 	buf_init(&exchange.answer, LIMIT_ANSWER);
 	rc = exchange_run(client, &exchange, err);
+	if (rc < 0 && exchange.request != 0) {
+		client->session = random_id();
+		client->request = 0;
+	}
 	if (rc == 0) {
 		rc = json_parse(exchange.answer.data != NULL ? exchange.answer.data : "",
 		                exchange.answer.len, &json_limits_answer, ret_answer, err);

@@ -1,9 +1,11 @@
 /* A synchronous client of blixd: HTTP over Unix sockets, one connection that is reused.
  *
- * A mutation carries the client's session and the next request number. While the answer says that
- * nothing is settled (outcome unknown, no leader, busy, connection lost) the same number is sent
- * again, to the next socket, so that it happens once whatever was lost on the way; the client gives
- * up after min(timeout, 10 s). Where no socket can be connected from the start it fails at once.
+ * A mutation carries the client's session and the next request number, or the key that client_key()
+ * set. While the answer says that nothing is settled (outcome unknown, no leader, busy, too many
+ * requests, connection lost) the same number is sent again, to the next socket, so that it happens
+ * once whatever was lost on the way; the client gives up after min(timeout, 10 s). What was refused
+ * may not have used its number up, so the next mutation then begins a new session. Where no socket
+ * can be connected from the start it fails at once.
  */
 #ifndef BLIX_CLIENT_CLIENT_H
 #define BLIX_CLIENT_CLIENT_H
@@ -35,6 +37,9 @@ void client_freep(struct client **client);
  * answer of 400 or above is the error that its body describes. */
 int client_call(struct client *client, const char *method, const char *path, const cJSON *body,
                 cJSON **ret_answer, struct blix_error *err);
+/* The next mutations bear this idempotency key instead of the client's own numbers. NULL: its own
+ * again. Must stay valid until then. */
+void client_key(struct client *client, const char *key);
 /* PUT of bytes as they are; the answer is dropped. */
 int client_put(struct client *client, const char *path, const void *data, size_t n,
                struct blix_error *err);
@@ -47,8 +52,6 @@ int client_text(struct client *client, const char *path, struct buf *out, uint64
                 bool *ret_ended, struct blix_error *err);
 /* What is left of timeout_ms; CLIENT_TIMEOUT_NONE when there is no limit. */
 uint64_t client_left_ms(const struct client *client);
-/* The number of the last mutation, for messages. */
-uint64_t client_request(const struct client *client);
 
 /* Appends `text` to a path or query, percent-encoded. */
 void client_escape(struct buf *out, const char *text);

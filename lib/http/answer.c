@@ -34,12 +34,15 @@ void http_answer_header(struct http_request *request, const char *name, const ch
 void request_answer(struct http_request *request, int status, const char *content_type,
                     struct MHD_Response *response)
 {
+	const struct http_config *config = &request->connection->server->config;
 	enum MHD_Result added = MHD_YES;
 
 	assert(request->response == NULL);
 	assert(request->state != HTTP_ANSWERED && request->state != HTTP_CANCELLED);
 	if (response == NULL)
 		abort();
+	if (config->answering != NULL && request->route != NULL)
+		config->answering(config->data, request, request->route);
 	if (content_type != NULL)
 		added = MHD_add_response_header(response, "Content-Type", content_type);
 	for (size_t i = 0; i < request->n_headers && added == MHD_YES; i++)

@@ -109,6 +109,9 @@ struct http_config {
 	 * a failure is the answer. NULL: there are no such routes. */
 	int (*body_file)(void *data, struct http_request *request, uint64_t n, int *ret_fd,
 	                 struct blix_error *err);
+	/* Called before each answer to a request that has a route: may add headers. NULL: nobody.
+	 */
+	void (*answering)(void *data, struct http_request *request, const struct http_route *route);
 	/* 0: the limits of base/limits.h. */
 	unsigned connections_max;
 	unsigned receive_ms;

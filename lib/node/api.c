@@ -10,10 +10,26 @@
 #include "core/object_json.h"
 #include "core/place.h"
 #include "http/openapi.h"
+#include "node/read.h"
 #include "node/stream.h"
 
 #include <inttypes.h>
 #include <stdio.h>
+
+void api_answering(void *data, struct http_request *request, const struct http_route *route)
+{
+	const struct daemon *d = data;
+	char number[24];
+	uint64_t age;
+
+	if ((route->flags & API_ROLES) == API_SERVER)
+		return;
+	(void)daemon_is_current(d, &age);
+	(void)snprintf(number, sizeof(number), "%" PRIu64, d->state->revision);
+	http_answer_header(request, "Blix-Revision", number);
+	(void)snprintf(number, sizeof(number), "%" PRIu64, age);
+	http_answer_header(request, "Blix-Staleness-Ms", number);
+}
 
 void api_not_found(struct http_request *request, const char *name)
 {
@@ -52,6 +68,17 @@ void api_add_staleness(const struct daemon *d, cJSON *object)
 	json_add_string(object, "server", d->config->name);
 }
 
+void api_add_stale(const struct daemon *d, cJSON *object)
+{
+	uint64_t age;
+
+	if (daemon_is_current(d, &age))
+		return;
+	json_add_bool(object, "stale", true);
+	json_add_u64(object, "stalenessMs", age);
+	json_add_string(object, "server", d->config->name);
+}
+
 cJSON *api_nodes_verdict(const struct daemon *d, const struct vm *vm, bool *ret_fits)
 {
 	cJSON *nodes = json_array();
@@ -75,7 +102,7 @@ cJSON *api_nodes_verdict(const struct daemon *d, const struct vm *vm, bool *ret_
 	return nodes;
 }
 
-static void node_list_handle(struct http_request *request, void *data)
+static void node_list_read(struct http_request *request, void *data)
 {
 	const struct daemon *d = data;
 	cleanup(json_freep) cJSON *list = json_object();
@@ -90,7 +117,7 @@ static void node_list_handle(struct http_request *request, void *data)
 	http_answer_json(request, 200, list);
 }
 
-static void node_show_handle(struct http_request *request, void *data)
+static void node_show_read(struct http_request *request, void *data)
 {
 	const struct daemon *d = data;
 	const char *name = http_path_param(request, "name");
@@ -106,6 +133,7 @@ static void node_show_handle(struct http_request *request, void *data)
 		return;
 	}
 	object = node_json(node);
+	api_add_stale(d, object);
 	http_answer_json(request, 200, object);
 }
 
@@ -130,7 +158,7 @@ static cJSON *server_json(const struct daemon *d, const struct config_server *se
 	return object;
 }
 
-static void cluster_handle(struct http_request *request, void *data)
+static void cluster_read(struct http_request *request, void *data)
 {
 	const struct daemon *d = data;
 	const struct config_server *leader = daemon_server(d, d->leader_id);
@@ -167,7 +195,7 @@ static void cluster_handle(struct http_request *request, void *data)
 	http_answer_json(request, 200, object);
 }
 
-static void status_handle(struct http_request *request, void *data)
+static void status_read(struct http_request *request, void *data)
 {
 	const struct daemon *d = data;
 	cleanup(json_freep) cJSON *object = json_object();
@@ -209,14 +237,34 @@ static void version_handle(struct http_request *request, void *data)
 	http_answer_json(request, 200, object);
 }
 
+static void node_list_handle(struct http_request *request, void *data)
+{
+	api_read(data, request, node_list_read);
+}
+
+static void node_show_handle(struct http_request *request, void *data)
+{
+	api_read(data, request, node_show_read);
+}
+
+static void cluster_handle(struct http_request *request, void *data)
+{
+	api_read(data, request, cluster_read);
+}
+
+static void status_handle(struct http_request *request, void *data)
+{
+	api_read(data, request, status_read);
+}
+
 static void openapi_handle(struct http_request *request, void *data);
 
-#define LIST_QUERY "view=string labels=string revision=u64 wait=duration"
-#define POLL_QUERY "revision=u64 wait=duration"
+#define POLL_QUERY "revision=u64 wait=duration consistency=string minRevision=u64"
+#define READ_QUERY "consistency=string minRevision=u64 wait=duration"
 
 const struct http_route api_routes[] = {
-	{"GET", "/v1/vms", vm_list_handle, "List VMs, whole or as a summary", LIST_QUERY,
-         API_VIEWER, 0, NULL, "VMList"},
+	{"GET", "/v1/vms", vm_list_handle, "List VMs, whole or as a summary",
+         "view=string labels=string " POLL_QUERY, API_VIEWER, 0, NULL, "VMList"},
 	{"POST", "/v1/vms", vm_create_handle, "Create a VM, or ask where it would run",
          "dryRun=bool", API_OPERATOR | API_MUTATION, LIMIT_BODY, "VM", "VM"},
 	{"GET", "/v1/vms/{name}", vm_show_handle, "One VM; waits for it to change", POLL_QUERY,
@@ -242,9 +290,9 @@ const struct http_route api_routes[] = {
 	{"POST", "/v1/vms/{name}/rollback", vm_rollback_handle, "Back to an older generation",
          "ifVersion=u64", API_OPERATOR | API_MUTATION, LIMIT_BODY, "Rollback", "VM"},
 	{"GET", "/v1/vms/{name}/generations", vm_generations_handle, "The systems that are kept",
-         NULL, API_VIEWER, 0, NULL, "GenerationList"},
-	{"GET", "/v1/vms/{name}/why", vm_why_handle, "Why it is in its phase", NULL, API_VIEWER, 0,
-         NULL, "Why"},
+         READ_QUERY, API_VIEWER, 0, NULL, "GenerationList"},
+	{"GET", "/v1/vms/{name}/why", vm_why_handle, "Why it is in its phase", READ_QUERY,
+         API_VIEWER, 0, NULL, "Why"},
 	{"GET", "/v1/vms/{name}/usage", vm_usage_handle, "What it uses now", "here=bool",
          API_VIEWER, 0, NULL, "Usage"},
 	{"GET", "/v1/vms/{name}/logs", vm_logs_handle, "Its console; waits for more",
@@ -263,14 +311,15 @@ const struct http_route api_routes[] = {
 	{"GET", "/v1/sources/{source}", source_get_handle, "A packed flake, for another server",
          NULL, API_SERVER, 0, NULL, NULL},
 	{"GET", "/v1/events", event_list_handle, "What happened; waits for more",
-         "name=name revision=u64 wait=duration", API_VIEWER, 0, NULL, "EventList"},
-	{"GET", "/v1/nodes", node_list_handle, "List nodes", NULL, API_VIEWER, 0, NULL, "NodeList"},
-	{"GET", "/v1/nodes/{name}", node_show_handle, "One node", NULL, API_VIEWER, 0, NULL,
+         "name=name " POLL_QUERY, API_VIEWER, 0, NULL, "EventList"},
+	{"GET", "/v1/nodes", node_list_handle, "List nodes", READ_QUERY, API_VIEWER, 0, NULL,
+         "NodeList"},
+	{"GET", "/v1/nodes/{name}", node_show_handle, "One node", READ_QUERY, API_VIEWER, 0, NULL,
          "Node"},
-	{"GET", "/v1/cluster", cluster_handle, "Servers, leader, quorum and state hash", NULL,
+	{"GET", "/v1/cluster", cluster_handle, "Servers, leader, quorum and state hash", READ_QUERY,
          API_VIEWER, 0, NULL, "Cluster"},
-	{"GET", "/v1/status", status_handle, "Counts of VMs by phase", NULL, API_VIEWER, 0, NULL,
-         "Status"},
+	{"GET", "/v1/status", status_handle, "Counts of VMs by phase", READ_QUERY, API_VIEWER, 0,
+         NULL, "Status"},
 	{"GET", "/v1/version", version_handle, "Version of the daemon", NULL, API_VIEWER, 0, NULL,
          "Version"},
 	{"GET", "/metrics", metrics_handle, "Counters, in the text format of Prometheus", NULL,
@@ -279,6 +328,8 @@ const struct http_route api_routes[] = {
          0, NULL, NULL},
 	{"POST", "/v1/internal/propose", propose_handle, "A command from another server", NULL,
          API_SERVER | API_MUTATION, LIMIT_BODY, NULL, NULL},
+	{"POST", "/v1/internal/barrier", barrier_handle, "The revision to read at", NULL,
+         API_SERVER, 0, NULL, NULL},
 };
 const size_t api_n_routes = array_size(api_routes);
 

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "core/object_json.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 
 #define HAND_ON_MS 20000
@@ -16,6 +17,7 @@ struct adoption {
 	struct fetch *fetch;
 	char name[LIMIT_NAME + 1];
 	bool plain;
+	uint64_t session, number; /* of this request; 0: it has none */
 };
 
 static void adoption_cancelled(void *data)
@@ -86,10 +88,13 @@ static void hand_on(struct adoption *a, const struct config_server *server, cons
 	cleanup(freep) char *path = xasprintf("/v1/vms/%s/adopt", a->name);
 	cleanup(json_freep) cJSON *body = json_object();
 	cleanup(freep) char *text = NULL;
+	char session[48], number[48];
+	const char *headers[4] = {NULL};
+	size_t n_headers = 0;
 	struct api_hop hop;
 	struct fetch_options options = {.address = server->api,
 	                                .server_name = hop.server_name,
-	                                .headers = hop.headers,
+	                                .headers = headers,
 	                                .method = "POST",
 	                                .path = path,
 	                                .deadline_ms = HAND_ON_MS,
@@ -102,12 +107,48 @@ static void hand_on(struct adoption *a, const struct config_server *server, cons
 	options.body = text;
 	options.n = strlen(text);
 	api_hop(a->daemon, a->request, server, &hop);
+	if (hop.headers[0] != NULL)
+		headers[n_headers++] = hop.headers[0];
+	(void)snprintf(session, sizeof(session), "Blix-Session: %" PRIu64, a->session);
+	(void)snprintf(number, sizeof(number), "Blix-Request: %" PRIu64, a->number);
+	if (a->session != 0) {
+		headers[n_headers++] = session;
+		headers[n_headers++] = number;
+	}
 	if (fetch_start(a->daemon->fetch, &options, on_handed_on, a, &a->fetch, &err) < 0) {
 		http_answer_error(a->request, &err, NULL);
 		free(a);
 		return;
 	}
 	http_on_cancel(a->request, adoption_cancelled, a);
+}
+
+/* What is remembered is answered before anything is looked at: a directory that was adopted is no
+ * longer one that can be. */
+static bool answer_remembered(struct daemon *d, struct http_request *request, const char *name,
+                              uint64_t session, uint64_t number)
+{
+	const struct session_result *outcome = state_outcome(d->state, session, number);
+
+	if (outcome == NULL)
+		return false;
+	api_answer_outcome(d, request, name, 201, &outcome->result);
+	return true;
+}
+
+/* Another node knows nothing of our user's keys: it is told the session that one stands for. */
+static int take_numbers(const struct daemon *d, const struct http_request *request,
+                        uint64_t *ret_session, uint64_t *ret_number, struct blix_error *err)
+{
+	struct command command;
+	int rc;
+
+	command_init(&command, COMMAND_VM_CREATE);
+	rc = api_identify(d, request, &command, err);
+	*ret_session = command.session;
+	*ret_number = command.request;
+	command_done(&command);
+	return rc;
 }
 
 static int adopt_parse(const struct http_request *request, const char **ret_node, bool *ret_plain,
@@ -135,13 +176,18 @@ void vm_adopt_handle(struct http_request *request, void *data)
 	const struct config_server *server;
 	const struct node *node;
 	struct adoption *a;
+	uint64_t session = 0, number = 0;
 	struct blix_error err;
 	bool plain = false;
 	int rc;
 
 	if (name == NULL)
 		return;
-	rc = adopt_parse(request, &node_name, &plain, &body, &err);
+	rc = take_numbers(d, request, &session, &number, &err);
+	if (rc == 0 && answer_remembered(d, request, name, session, number))
+		return;
+	if (rc == 0)
+		rc = adopt_parse(request, &node_name, &plain, &body, &err);
 	node = rc == 0 ? state_node_named(d->state, node_name) : NULL;
 	server = node != NULL ? daemon_server(d, node->id) : NULL;
 	if (rc == 0 && server == NULL) {
@@ -156,7 +202,11 @@ void vm_adopt_handle(struct http_request *request, void *data)
 		return;
 	}
 	a = xcalloc(1, sizeof(*a));
-	*a = (struct adoption){.daemon = d, .request = request, .plain = plain};
+	*a = (struct adoption){.daemon = d,
+	                       .request = request,
+	                       .plain = plain,
+	                       .session = session,
+	                       .number = number};
 	(void)snprintf(a->name, sizeof(a->name), "%s", name);
 	if (server->id != d->config->id) {
 		hand_on(a, server, node_name);

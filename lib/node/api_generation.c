@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "core/generation_json.h"
 #include "core/object_json.h"
+#include "node/read.h"
 
 #include <stdio.h>
 
@@ -30,7 +31,7 @@ static void change(struct http_request *request, struct daemon *d, struct comman
 	if (rc == 0)
 		rc = parse(body, command, &err);
 	if (rc == 0)
-		rc = api_query_number(request, "ifVersion", UINT64_MAX, if_version, &err);
+		rc = api_if_version(request, if_version, &err);
 	if (rc < 0) {
 		http_answer_error(request, &err, NULL);
 		command_done(command);
@@ -65,7 +66,7 @@ void vm_set_handle(struct http_request *request, void *data)
 	change(request, data, &c, c.vm_set.name, &c.vm_set.if_version, vm_set_parse);
 }
 
-void vm_generations_handle(struct http_request *request, void *data)
+static void vm_generations_read(struct http_request *request, void *data)
 {
 	const struct daemon *d = data;
 	const char *name = api_path_name(request);
@@ -79,5 +80,11 @@ void vm_generations_handle(struct http_request *request, void *data)
 		return;
 	}
 	list = generations_json(vm);
+	api_add_stale(d, list);
 	http_answer_json(request, 200, list);
+}
+
+void vm_generations_handle(struct http_request *request, void *data)
+{
+	api_read(data, request, vm_generations_read);
 }

@@ -68,6 +68,15 @@ void event_list_handle(struct http_request *request, void *data);
 /* Takes the command, proposes it, and answers with the VM or why not. */
 void api_propose(struct daemon *d, struct http_request *request, struct command *command,
                  const char *name, int status);
+/* api_mutation.c: who asks, and which request of theirs it is: session, request and principal of
+ * the command. */
+int api_identify(const struct daemon *d, const struct http_request *request,
+                 struct command *command, struct blix_error *err);
+/* The version that the object must have, by ?ifVersion= or If-Match; 0: any. */
+int api_if_version(const struct http_request *request, uint64_t *ret, struct blix_error *err);
+/* Answers with what became of a request that is remembered already. */
+void api_answer_outcome(struct daemon *d, struct http_request *request, const char *name,
+                        int status, const struct command_result *result);
 int api_parse_body(const struct http_request *request, cJSON **ret, struct blix_error *err);
 /* The name in the path; NULL: there is none, and that was answered. */
 const char *api_path_name(struct http_request *request);
@@ -84,11 +93,15 @@ int api_wait_parse(const struct http_request *request, struct api_wait *ret,
                    struct blix_error *err);
 /* Adds revision, stale, stalenessMs and server: what a reader must know of a local read. */
 void api_add_staleness(const struct daemon *d, cJSON *object);
+/* The same for one object, and only where it is stale: one that is not bears no word of it. */
+void api_add_stale(const struct daemon *d, cJSON *object);
 /* Per node: fits, or why not. */
 cJSON *api_nodes_verdict(const struct daemon *d, const struct vm *vm, bool *ret_fits);
 /* Answers with the usage of a VM, from its node, or with the whole VM and its usage. */
 void api_answer_usage(struct daemon *d, struct http_request *request, const struct vm *vm,
                       bool whole, bool here);
+/* ETag: the version of the object that follows, as If-Match takes it. */
+void api_answer_version(struct http_request *request, const struct vm *vm);
 void api_not_found(struct http_request *request, const char *name);
 
 #endif

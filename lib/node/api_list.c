@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "core/object_json.h"
+#include "node/read.h"
 
 #include <stdio.h>
 
@@ -129,7 +130,7 @@ static int list_check(const char *view, const char *labels, struct blix_error *e
 	return labels != NULL ? labels_match(&none, labels, &match, err) : 0;
 }
 
-void vm_list_handle(struct http_request *request, void *data)
+static void vm_list_read(struct http_request *request, void *data)
 {
 	struct daemon *d = data;
 	const char *view = http_query(request, "view"), *labels = http_query(request, "labels");
@@ -155,6 +156,11 @@ void vm_list_handle(struct http_request *request, void *data)
 		                                      .data = list,
 		                                      .request = request,
 		                                      .deadline_ms = wait.wait_ms});
+}
+
+void vm_list_handle(struct http_request *request, void *data)
+{
+	api_read(data, request, vm_list_read);
 }
 
 struct event_poll {
@@ -205,7 +211,7 @@ static void event_poll_done(struct daemon *d, void *data, bool cancelled)
 	free(poll);
 }
 
-void event_list_handle(struct http_request *request, void *data)
+static void event_list_read(struct http_request *request, void *data)
 {
 	struct daemon *d = data;
 	const char *name = http_query(request, "name");
@@ -228,4 +234,9 @@ void event_list_handle(struct http_request *request, void *data)
 		                                      .data = poll,
 		                                      .request = request,
 		                                      .deadline_ms = wait.wait_ms});
+}
+
+void event_list_handle(struct http_request *request, void *data)
+{
+	api_read(data, request, event_list_read);
 }

@@ -44,6 +44,8 @@ static void answer_whole(struct usage_call *call, cJSON *usage)
 		cJSON_Delete(usage);
 	if (call->agent != NULL && cJSON_IsObject(status))
 		json_add(status, "agent", take(call->agent));
+	api_add_stale(call->daemon, object);
+	api_answer_version(call->request, vm);
 	http_answer_json(call->request, 200, object);
 }
 

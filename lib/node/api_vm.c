@@ -7,6 +7,7 @@
 #include "core/cause.h"
 #include "core/object_json.h"
 #include "core/place.h"
+#include "node/read.h"
 #include "vmm/vmm.h"
 
 #include <inttypes.h>
@@ -27,15 +28,26 @@ static void mutation_cancelled(void *data)
 	((struct mutation *)data)->request = NULL;
 }
 
+void api_answer_version(struct http_request *request, const struct vm *vm)
+{
+	char tag[32];
+
+	(void)snprintf(tag, sizeof(tag), "\"%" PRIu64 "\"", vm->version);
+	http_answer_header(request, "ETag", tag);
+}
+
+/* uid: of the one that is meant; 0: whichever has the name. */
 static void answer_vm(const struct daemon *d, struct http_request *request, int status,
-                      const char *name)
+                      const char *name, uint64_t uid)
 {
 	const struct vm *vm = state_vm(d->state, name);
 	cleanup(json_freep) cJSON *object = NULL;
 
-	if (vm != NULL) {
+	if (vm != NULL && (uid == 0 || uid == vm->uid)) {
 		object = vm_json(vm, d->state);
-	} else { /* deleted at once, since no node held anything of it */
+		api_add_stale(d, object);
+		api_answer_version(request, vm);
+	} else { /* deleted at once, since no node held anything of it; or since it was asked */
 		object = json_object();
 		json_add_bool(object, "deleted", true);
 	}
@@ -56,30 +68,19 @@ static void mutation_done(void *data, int status, const struct command_result *r
 		(void)refusal_error(result, subject, &err);
 		http_answer_error(m->request, &err, NULL);
 	} else if (m->request != NULL) {
-		answer_vm(m->daemon, m->request, m->status, m->name);
+		answer_vm(m->daemon, m->request, m->status, m->name, result->uid);
 	}
 	free(m);
 }
 
-/* The session and request number, both or neither, and who asks. */
-static int identify(const struct daemon *d, const struct http_request *request,
-                    struct command *command, struct blix_error *err)
+void api_answer_outcome(struct daemon *d, struct http_request *request, const char *name,
+                        int status, const struct command_result *result)
 {
-	const char *session = http_header(request, "Blix-Session");
-	const char *number = http_header(request, "Blix-Request");
-	int rc;
+	struct mutation *m = xcalloc(1, sizeof(*m));
 
-	if ((session == NULL) != (number == NULL))
-		return blix_fail(err, BLIX_E_INVALID,
-		                 "headers Blix-Session and Blix-Request go together");
-	if (session != NULL && ((rc = parse_u64(session, &command->session, err)) < 0 ||
-	                        (rc = parse_u64(number, &command->request, err)) < 0))
-		return rc;
-	if (session != NULL && (command->session == 0 || command->request == 0))
-		return blix_fail(err, BLIX_E_INVALID, "session and request numbers begin at 1");
-	free(command->principal);
-	command->principal = api_principal(d, request);
-	return 0;
+	*m = (struct mutation){.daemon = d, .request = request, .status = status};
+	(void)snprintf(m->name, sizeof(m->name), "%s", name);
+	mutation_done(m, 0, result);
 }
 
 /* Takes the command. */
@@ -89,7 +90,7 @@ void api_propose(struct daemon *d, struct http_request *request, struct command 
 	struct mutation *m;
 	struct blix_error err;
 
-	if (identify(d, request, command, &err) < 0) {
+	if (api_identify(d, request, command, &err) < 0) {
 		http_answer_error(request, &err, NULL);
 		command_done(command);
 		return;
@@ -222,8 +223,7 @@ static void power(struct http_request *request, struct daemon *d, enum vm_verb v
 	(void)snprintf(command.vm_power.name, sizeof(command.vm_power.name), "%s", name);
 	command.vm_power.verb = verb;
 	if (parse_grace(request, &command.vm_power.grace_ms, &err) < 0 ||
-	    api_query_number(request, "ifVersion", UINT64_MAX, &command.vm_power.if_version, &err) <
-	            0) {
+	    api_if_version(request, &command.vm_power.if_version, &err) < 0) {
 		http_answer_error(request, &err, NULL);
 		command_done(&command);
 		return;
@@ -278,8 +278,7 @@ static void hold(struct http_request *request, struct daemon *d, enum vm_verb ve
 	command.vm_power.verb = verb;
 	if ((n > 0 && blix_fail(&err, BLIX_E_INVALID, "no body is expected") < 0) ||
 	    check_hold(d, name, verb == VM_VERB_PAUSE ? VMM_PAUSE : VMM_RESUME, &err) < 0 ||
-	    api_query_number(request, "ifVersion", UINT64_MAX, &command.vm_power.if_version, &err) <
-	            0) {
+	    api_if_version(request, &command.vm_power.if_version, &err) < 0) {
 		http_answer_error(request, &err, NULL);
 		command_done(&command);
 		return;
@@ -311,8 +310,7 @@ void vm_delete_handle(struct http_request *request, void *data)
 	command_init(&command, COMMAND_VM_DELETE);
 	(void)snprintf(command.vm_delete.name, sizeof(command.vm_delete.name), "%s", name);
 	if (api_query_number(request, "graceMs", 3600000, &grace, &err) < 0 ||
-	    api_query_number(request, "ifVersion", UINT64_MAX, &command.vm_delete.if_version,
-	                     &err) < 0) {
+	    api_if_version(request, &command.vm_delete.if_version, &err) < 0) {
 		http_answer_error(request, &err, NULL);
 		command_done(&command);
 		return;
@@ -353,7 +351,7 @@ static void vm_poll_done(struct daemon *d, void *data, bool cancelled)
 		return;
 	}
 	if (state_vm(d->state, poll->name) != NULL) {
-		answer_vm(d, poll->request, 200, poll->name);
+		answer_vm(d, poll->request, 200, poll->name, 0);
 	} else if (poll_is_ahead(d, poll)) {
 		(void)blix_fail(&err, BLIX_E_UNAVAILABLE,
 		                "this server has not heard of revision %" PRIu64 " yet",
@@ -365,7 +363,7 @@ static void vm_poll_done(struct daemon *d, void *data, bool cancelled)
 	free(poll);
 }
 
-void vm_show_handle(struct http_request *request, void *data)
+static void vm_show_read(struct http_request *request, void *data)
 {
 	struct daemon *d = data;
 	const char *name = api_path_name(request);
@@ -394,6 +392,11 @@ void vm_show_handle(struct http_request *request, void *data)
 		                                      .data = poll,
 		                                      .request = request,
 		                                      .deadline_ms = wait.wait_ms});
+}
+
+void vm_show_handle(struct http_request *request, void *data)
+{
+	api_read(data, request, vm_show_read);
 }
 
 static void push_cause(cJSON *chain, enum blix_code code, const char *reason, const char *message,
@@ -525,7 +528,7 @@ static const char *why_hint(const struct vm *vm)
 	return "";
 }
 
-void vm_why_handle(struct http_request *request, void *data)
+static void vm_why_read(struct http_request *request, void *data)
 {
 	const struct daemon *d = data;
 	const char *name = api_path_name(request);
@@ -549,5 +552,11 @@ void vm_why_handle(struct http_request *request, void *data)
 		json_add_bool(answer, "placeable", fits);
 	}
 	json_add_string(answer, "hint", why_hint(vm));
+	api_add_stale(d, answer);
 	http_answer_json(request, 200, answer);
+}
+
+void vm_why_handle(struct http_request *request, void *data)
+{
+	api_read(data, request, vm_why_read);
 }

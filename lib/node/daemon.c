@@ -221,6 +221,7 @@ static int open_api(struct daemon *d, struct blix_error *err)
 		.data = d,
 		.allow = api_allow,
 		.body_file = api_body_file,
+		.answering = api_answering,
 	};
 
 	return http_server_open(d->loop, &http, &d->http, err);
@@ -261,6 +262,8 @@ struct daemon *daemon_open(uv_loop_t *loop, const struct config *config,
 	d->fatal = fatal;
 	d->config = config;
 	d->lock_fd = -1;
+	STAILQ_INIT(&d->reads_waiting);
+	STAILQ_INIT(&d->reads_asked);
 	d->state = state_new();
 	d->metrics = metrics_new(config->id, clock_wall_ms());
 	d->actions = xcalloc(1, sizeof(*d->actions));

@@ -12,6 +12,10 @@
 #include "node/probe.h"
 #include "raft/consensus.h"
 
+#include <sys/queue.h>
+
+struct read; /* read.c */
+STAILQ_HEAD(reads, read);
 struct round;
 struct sources;
 struct stream_link; /* stream.h */
@@ -43,6 +47,10 @@ struct daemon {
 	struct metrics *metrics;
 	struct node_facts facts;
 	bool registering;
+
+	struct reads reads_waiting; /* for the next barrier */
+	struct reads reads_asked;   /* for the one under way */
+	bool asking;
 
 	struct wait *waits;
 	uv_timer_t wait_timer; /* the earliest deadline among the waits */
@@ -104,6 +112,8 @@ int api_allow(void *data, const struct http_request *request, const struct http_
 int daemon_secure(struct daemon *d, struct blix_error *err);
 int api_body_file(void *data, struct http_request *request, uint64_t n, int *ret_fd,
                   struct blix_error *err);
+/* Which state an answer was made from: headers Blix-Revision and Blix-Staleness-Ms. */
+void api_answering(void *data, struct http_request *request, const struct http_route *route);
 
 const struct config_server *daemon_server(const struct daemon *d, uint64_t id);
 

@@ -141,8 +141,10 @@ bool daemon_is_current(const struct daemon *d, uint64_t *ret_age_ms)
 		*ret_age_ms = clock_boot_ms() - d->leader_lost_ms;
 		return false;
 	}
-	if (!consensus_peer_seen(d->consensus, d->leader_id, &age))
+	if (!consensus_peer_seen(d->consensus, d->leader_id, &age)) {
+		*ret_age_ms = clock_boot_ms() - d->leader_lost_ms;
 		return false;
+	}
 	*ret_age_ms = age;
 	return age <= d->config->election_timeout_ms;
 }

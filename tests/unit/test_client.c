@@ -53,10 +53,8 @@ static void no_daemon(void **state)
 	assert_int_equal(client_call(client, "GET", "/v1/version", NULL, &answer, &err),
 	                 -BLIX_E_UNAVAILABLE);
 	assert_string_equal(err.hint, "is blixd running?");
-	assert_int_equal(client_request(client), 0);
 	assert_int_equal(client_call(client, "POST", "/v1/vms/a/start", NULL, &answer, &err),
 	                 -BLIX_E_UNAVAILABLE);
-	assert_int_equal(client_request(client), 1);
 	assert_null(answer);
 }
 
