@@ -44,6 +44,7 @@
 	X(COLUMNS, "columns", 0, "A,B", "columns of the table, in this order")                     \
 	X(NO_HEADERS, "no-headers", 0, NULL, "no header line")                                     \
 	X(QUIET, "quiet", 'q', NULL, "no progress and no notes (list: names only)")                \
+	X(WATCH, "watch", 'w', NULL, "go on: a line for each VM that changes")                     \
 	X(FOLLOW, "follow", 'f', NULL, "go on as more comes")                                      \
 	X(TAIL, "tail", 0, "N", "only the last N lines")                                           \
 	X(FOR, "for", 0, "CONDITION", "running, ready, paused, stopped, updated or deleted")       \
@@ -301,6 +302,9 @@ int vm_rollback_run(struct cli *cli);
 int vm_set_run(struct cli *cli);
 int vm_history_run(struct cli *cli);
 int vm_list_run(struct cli *cli);
+/* vm_watch.c: the list, then a line for each change, without end. */
+struct table;
+int vm_watch(struct cli *cli, const struct table *table);
 int vm_show_run(struct cli *cli);
 int vm_start_run(struct cli *cli);
 int vm_stop_run(struct cli *cli);

@@ -334,6 +334,29 @@ int table_print(struct cli *cli, const struct table *table, const cJSON *items)
 	return cli_flush(cli);
 }
 
+void table_line(struct cli *cli, const struct table *table, const cJSON *item)
+{
+	const struct column *wanted[COLUMNS_MAX];
+	uint64_t now_ms = clock_wall_ms();
+	size_t n;
+
+	if (cli->settings.output == OUTPUT_NAME) {
+		(void)printf("%s\n", text_at(item, "metadata.name"));
+		return;
+	}
+	if (cli->settings.output == OUTPUT_JSON || cli->settings.output == OUTPUT_JSONL) {
+		print_json(item, true);
+		return;
+	}
+	n = columns_wanted(cli, table, wanted);
+	for (size_t i = 0; i < n; i++) {
+		cleanup(freep) char *text = column_text(wanted[i], item, now_ms);
+
+		(void)printf("%s%s", i > 0 ? "  " : "", text);
+	}
+	(void)fputc('\n', stdout);
+}
+
 void print_field(const char *label, const char *value)
 {
 	size_t n = strlen(value);

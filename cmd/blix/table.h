@@ -38,6 +38,8 @@ int table_check(const struct cli *cli, const struct table *table, struct blix_er
 bool table_needs_more(const struct cli *cli, const struct table *table, const char *const *keys);
 /* Prints the array `items` as the command line asks; takes nothing. Returns the exit code. */
 int table_print(struct cli *cli, const struct table *table, const cJSON *items);
+/* One object as a line of its own: cells with two blanks between, or its JSON, or its name. */
+void table_line(struct cli *cli, const struct table *table, const cJSON *item);
 /* The same for a whole answer: with -o json also its revision and how stale it is. */
 int list_print(struct cli *cli, const struct table *table, const cJSON *list);
 /* Prints off a terminal (plain.c); at most 32 columns. */

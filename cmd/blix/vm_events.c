@@ -1,8 +1,7 @@
 /* blix vm events: a table of what is known, and with -f a line for each that comes. */
 #include "cli.h"
+#include "client/watch.h"
 #include "table.h"
-
-#include <inttypes.h>
 
 static const struct column columns[] = {
 	{"time", "TIME", "time", NULL, COLUMN_TIME, false},
@@ -15,13 +14,12 @@ static const struct column columns[] = {
 };
 static const struct table table = {"EventList", columns, array_size(columns)};
 
-static int fetch(struct cli *cli, const char *wait, uint64_t revision, cJSON **ret,
-                 struct blix_error *err)
+static int fetch(struct cli *cli, cJSON **ret, struct blix_error *err)
 {
 	const char *name = cli->arguments.n_names > 0 ? cli->arguments.names[0] : NULL;
 
-	return cli_get(cli, ret, err, "/v1/events?revision=%" PRIu64 "%s%s%s", revision, wait,
-	               name != NULL ? "&name=" : "", name != NULL ? name : "");
+	return cli_get(cli, ret, err, "/v1/events%s%s", name != NULL ? "?name=" : "",
+	               name != NULL ? name : "");
 }
 
 static void print_line(struct cli *cli, const cJSON *event)
@@ -40,21 +38,42 @@ static void print_line(struct cli *cli, const cJSON *event)
 	(void)fputc('\n', stdout);
 }
 
+struct following {
+	struct cli *cli;
+	uint64_t last; /* the revision that was printed last */
+};
+
+static int on_line(void *data, const cJSON *line, struct blix_error *err)
+{
+	struct following *f = data;
+	const cJSON *event;
+
+	(void)err;
+	if (u64_at(line, "revision") <= f->last)
+		return 0;
+	f->last = u64_at(line, "revision");
+	cJSON_ArrayForEach (event, at(line, "events"))
+		print_line(f->cli, event);
+	return fflush(stdout) != 0;
+}
+
+/* When the servers have forgotten what follows, what they have is printed. */
 static int follow(struct cli *cli, uint64_t revision, struct blix_error *err)
 {
-	for (;;) {
-		cleanup(json_freep) cJSON *list = NULL;
-		const cJSON *event;
-		int rc = fetch(cli, "&wait=30s", revision, &list, err);
+	struct client_watch watch = {
+		.kind = "event",
+		.name = cli->arguments.n_names > 0 ? cli->arguments.names[0] : NULL,
+		.revision = revision,
+	};
+	struct following f = {.cli = cli, .last = revision};
+	int rc;
 
-		if (rc < 0)
+	for (;;) {
+		rc = client_watch(cli->client, &watch, 1, on_line, &f, err);
+		if (rc != -(int)BLIX_E_GONE)
 			return rc;
-		cJSON_ArrayForEach (event, at(list, "items"))
-			print_line(cli, event);
-		if (u64_at(list, "revision") > revision)
-			revision = u64_at(list, "revision");
-		if (fflush(stdout) != 0)
-			return 0;
+		talk_note(cli, "note: events between are forgotten");
+		watch.revision = 0;
 	}
 }
 
@@ -64,7 +83,7 @@ int vm_events_run(struct cli *cli)
 	struct blix_error err;
 	int code = 0;
 
-	if (table_check(cli, &table, &err) < 0 || fetch(cli, "", 0, &list, &err) < 0)
+	if (table_check(cli, &table, &err) < 0 || fetch(cli, &list, &err) < 0)
 		return talk_error(cli, NULL, NULL, &err);
 	if (!given(cli, OPTION_FOLLOW) || cli->settings.output < OUTPUT_JSON) {
 		code = table_print(cli, &table, at(list, "items"));

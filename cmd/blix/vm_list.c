@@ -62,6 +62,8 @@ int vm_list_run(struct cli *cli)
 
 	if (names)
 		cli->settings.output = OUTPUT_NAME;
+	if (given(cli, OPTION_WATCH) && table_check(cli, &table, &err) == 0)
+		return vm_watch(cli, &table);
 	if (table_check(cli, &table, &err) < 0 || fetch(cli, &list, &err) < 0)
 		return talk_error(cli, NULL, NULL, &err);
 	return list_print(cli, &table, list);

@@ -35,7 +35,9 @@
 	X(TIMEOUT,     504, 124, true,  true,  "timeout",             "timed out")               \
 	X(CORRUPT,     500,   1, false, true,  "corrupt",             "stored data is damaged")  \
 	X(IO,          500,   1, false, true,  "io",                  "input/output error")      \
-	X(INTERNAL,    500,   1, false, true,  "internal",            "internal error")
+	X(INTERNAL,    500,   1, false, true,  "internal",            "internal error")          \
+	X(GONE,        410,   1, false, true,  "gone",                "history does not reach back that far") \
+	X(TOOMANY,     429,  75, true,  true,  "too-many",            "too many requests of one client at once")
 /* clang-format on */
 
 enum blix_code {

@@ -36,6 +36,9 @@
 #define LIMIT_LEFT         65536u       /* ids of nodes that left: half a MiB */
 #define LIMIT_AUDIT        4096u        /* the audit ring in the state: under 1 MiB */
 #define LIMIT_EVENTS       4096u        /* the ring in the state: about 1 MiB */
+#define LIMIT_CHANGES      4096u        /* remembered for watches that keep up: 64 KiB */
+#define LIMIT_WATCHES      256u         /* of one connection: each is looked at after a change */
+#define LIMIT_WATCHES_ALL  16384u       /* of one daemon: about 2 MiB */
 #define LIMIT_SESSIONS     100000u      /* about 100 bytes each while they hold few results */
 #define LIMIT_RESULTS      64u          /* remembered results of a session */
 #define LIMIT_SESSION_IDLE 3600000u     /* ms without a request before a session may expire */

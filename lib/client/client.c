@@ -28,6 +28,7 @@
 #define BACKOFF_MS_MIN 50
 #define BACKOFF_MS_MAX 1000
 #define CALL_MS_MAX    30000 /* one transfer, over what ?wait= adds */
+#define SILENCE_S      40L   /* of a stream of lines: two heartbeats of the daemon are missing */
 #define CONNECT_MS     2000
 
 struct client {
@@ -56,6 +57,11 @@ struct exchange {
 	uint64_t file_n, file_at;
 	long status;
 	struct buf answer;
+	/* Takes an answer that is no error instead; NULL: nobody does. */
+	bool (*sink)(void *data, const char *bytes, size_t n);
+	void *sink_data;
+	bool stopped; /* sink has enough */
+	CURL *curl;
 	uint64_t next; /* Blix-Offset */
 	bool ended;    /* Blix-Ended */
 };
@@ -93,6 +99,11 @@ static size_t on_body(char *data, size_t size, size_t n, void *context)
 {
 	struct exchange *exchange = context;
 
+	(void)curl_easy_getinfo(exchange->curl, CURLINFO_RESPONSE_CODE, &exchange->status);
+	if (exchange->sink != NULL && exchange->status < 400) {
+		exchange->stopped = !exchange->sink(exchange->sink_data, data, size * n);
+		return exchange->stopped ? 0 : size * n;
+	}
 	return buf_add(&exchange->answer, data, size * n) < 0 ? 0 : size * n;
 }
 
@@ -277,11 +288,12 @@ static struct curl_slist *headers_make(const struct client *client, const struct
 	return headers_add(headers, line);
 }
 
-/* The daemon holds a long poll for up to ?wait= by itself: libcurl's own limit comes after that. */
-static long transfer_ms(const struct client *client)
+/* The daemon holds a long poll for up to ?wait= by itself: libcurl's own limit comes after that.
+ * What has a sink goes on as long as it is heard of. */
+static long transfer_ms(const struct client *client, const struct exchange *exchange)
 {
 	uint64_t left = client_left_ms(client);
-	uint64_t most = LIMIT_WAIT + CALL_MS_MAX;
+	uint64_t most = exchange->sink != NULL ? INT32_MAX : LIMIT_WAIT + CALL_MS_MAX;
 
 	left = left < most ? left + 1 : most;
 	return (long)left;
@@ -369,6 +381,7 @@ static int exchange_send(struct client *client, struct exchange *exchange, bool 
 	CURLcode rc;
 
 	buf_clear(&exchange->answer);
+	exchange->curl = curl;
 	exchange->next = 0;
 	exchange->ended = false;
 	must_set(curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH,
@@ -377,7 +390,10 @@ static int exchange_send(struct client *client, struct exchange *exchange, bool 
 	body_set(curl, exchange);
 	must_set(curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, exchange->method));
 	must_set(curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers));
-	must_set(curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, transfer_ms(client)));
+	must_set(curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, transfer_ms(client, exchange)));
+	must_set(curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, exchange->sink != NULL ? 1L : 0L));
+	must_set(curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME,
+	                          exchange->sink != NULL ? SILENCE_S : 0L));
 	must_set(curl_easy_setopt(curl, CURLOPT_WRITEDATA, exchange));
 	must_set(curl_easy_setopt(curl, CURLOPT_HEADERDATA, exchange));
 	rc = curl_easy_perform(curl);
@@ -407,7 +423,8 @@ static int answer_error(const struct exchange *exchange, struct blix_error *err)
 static bool is_unsettled(int rc)
 {
 	return rc == -(int)BLIX_E_UNKNOWN || rc == -(int)BLIX_E_NOLEADER ||
-	       rc == -(int)BLIX_E_BUSY || rc == -(int)BLIX_E_UNAVAILABLE;
+	       rc == -(int)BLIX_E_BUSY || rc == -(int)BLIX_E_TOOMANY ||
+	       rc == -(int)BLIX_E_UNAVAILABLE;
 }
 
 /* Tries each endpoint once, from the current one on, until one can be connected. */
@@ -486,6 +503,32 @@ int client_call(struct client *client, const char *method, const char *path, con
 			rc = -(int)BLIX_E_INTERNAL;
 		}
 	}
+	buf_done(&exchange.answer);
+	return rc;
+}
+
+int client_lines(struct client *client, const char *path, const char *body,
+                 bool (*sink)(void *data, const char *bytes, size_t n), void *data,
+                 struct blix_error *err)
+{
+	struct exchange exchange = {.method = "POST",
+	                            .path = path,
+	                            .body = body,
+	                            .file = -1,
+	                            .sink = sink,
+	                            .sink_data = data};
+	bool connected = false;
+	int rc;
+
+	buf_init(&exchange.answer, LIMIT_BODY);
+	rc = exchange_send(client, &exchange, &connected, err);
+	if (exchange.stopped)
+		rc = 0;
+	else if (rc == 0 && exchange.status >= 400)
+		rc = answer_error(&exchange, err);
+	else if (rc == -(int)BLIX_E_TIMEOUT && client_left_ms(client) > 0 &&
+	         strcmp(err->reason, "interrupted") != 0)
+		rc = -(int)(err->code = BLIX_E_UNAVAILABLE);
 	buf_done(&exchange.answer);
 	return rc;
 }

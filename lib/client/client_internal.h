@@ -1,4 +1,4 @@
-/* Between client.c and stream.c only. */
+/* Between client.c, stream.c and watch.c only. */
 #ifndef BLIX_CLIENT_CLIENT_INTERNAL_H
 #define BLIX_CLIENT_CLIENT_INTERNAL_H
 
@@ -12,5 +12,12 @@ void client_next_endpoint(struct client *client);
 int client_connect_error(const char *path, int sys, struct blix_error *err);
 /* Calls the tick; true fills err: the call is to end. */
 bool client_interrupted(const struct client *client, struct blix_error *err);
+
+/* POST over the endpoint in use, whose answer is given to sink() as it comes, without an end, until
+ * sink returns false: 0 then, or when it ended. An answer of 400 or above is the error that it
+ * describes. Sent once. */
+int client_lines(struct client *client, const char *path, const char *body,
+                 bool (*sink)(void *data, const char *bytes, size_t n), void *data,
+                 struct blix_error *err);
 
 #endif

@@ -93,7 +93,7 @@ void http_answer_error(struct http_request *request, const struct blix_error *er
 	json_add_bool(tree, "retryable", info->retryable);
 	json_add_bool(tree, "definite", info->definite);
 	json_add(tree, "details", details != NULL ? cJSON_Duplicate(details, true) : json_object());
-	if (info->http == 503)
+	if (info->http == 503 || info->http == 429)
 		http_answer_header(request, "Retry-After", RETRY_AFTER);
 	http_answer_json(request, info->http, tree);
 }
@@ -112,12 +112,14 @@ void request_refuse(struct http_request *request, enum blix_code code, const cha
 }
 
 struct stream {
+	struct http_request *request;
 	int (*produce)(void *data, struct buf *out);
 	void (*done)(void *data);
 	void *data;
 	struct buf piece;
 	size_t sent; /* bytes of the piece already taken */
 	bool ended;
+	bool later; /* it has nothing yet */
 };
 
 /* Gets the next piece when the last one is used up: 0, or -1 when the producer failed. */
@@ -125,7 +127,9 @@ static int stream_fill(struct stream *stream)
 {
 	int r;
 
-	for (unsigned tries = 0; stream->sent == stream->piece.len && !stream->ended; tries++) {
+	stream->later = false;
+	for (unsigned tries = 0;
+	     stream->sent == stream->piece.len && !stream->ended && !stream->later; tries++) {
 		assert(tries < STREAM_EMPTY_MAX);
 		buf_clear(&stream->piece);
 		stream->sent = 0;
@@ -133,6 +137,8 @@ static int stream_fill(struct stream *stream)
 		if (r < 0 || buf_failed(&stream->piece))
 			return -1;
 		stream->ended = r == 0;
+		stream->later = r == HTTP_LATER;
+		assert(!stream->later || stream->piece.len == 0);
 	}
 	return 0;
 }
@@ -143,8 +149,14 @@ static ssize_t stream_read(void *data, uint64_t position, char *out, size_t size
 	size_t n;
 
 	(void)position;
-	if (stream_fill(stream) < 0)
+	if (stream->request->gone || stream_fill(stream) < 0)
 		return MHD_CONTENT_READER_END_WITH_ERROR;
+	if (stream->later && stream->request->connection->server->closing)
+		return MHD_CONTENT_READER_END_WITH_ERROR;
+	if (stream->later) {
+		request_sleep(stream->request);
+		return 0;
+	}
 	n = stream->piece.len - stream->sent;
 	if (n == 0)
 		return MHD_CONTENT_READER_END_OF_STREAM;
@@ -171,6 +183,7 @@ void http_answer_stream(struct http_request *request, int status, const char *co
 {
 	struct stream *stream = xcalloc(1, sizeof(*stream));
 
+	stream->request = request;
 	stream->produce = produce;
 	stream->done = done;
 	stream->data = data;

@@ -72,6 +72,8 @@ struct http_request {
 	void (*cancel)(void *data);
 	void *cancel_data;
 	struct http_watch *watch;
+	bool asleep;         /* its stream has nothing to send: suspended in libmicrohttpd */
+	bool gone;           /* its client is, while it slept */
 	http_upgraded taken; /* owed to who answered with an upgrade */
 	void *taken_data;
 };
@@ -163,6 +165,9 @@ void server_readable(struct http_listener *listener);
 
 /* Something of the body has come: there is time for more. */
 void connection_progress(struct http_connection *connection);
+/* server.c: the stream of an answer has nothing to send. Called while libmicrohttpd asks for it. */
+void request_sleep(struct http_request *request);
+
 /* Has libmicrohttpd look at the connection in the next turn. */
 void connection_kick(struct http_connection *connection);
 void connection_resume(struct http_connection *connection);

@@ -173,6 +173,22 @@ void connection_resume(struct http_connection *connection)
 	connection_kick(connection);
 }
 
+void request_sleep(struct http_request *request)
+{
+	request->asleep = true;
+	MHD_suspend_connection(request->connection->mhd);
+	request_watch(request);
+}
+
+void http_stream_wake(struct http_request *request)
+{
+	if (!request->asleep)
+		return;
+	request->asleep = false;
+	request_unwatch(request);
+	connection_resume(request->connection);
+}
+
 void request_answered(struct http_request *request)
 {
 	bool waited = request->state == HTTP_WAITING;
@@ -274,6 +290,11 @@ static void request_gone(void *data)
 {
 	struct http_request *request = data;
 
+	if (request->asleep) {
+		request->gone = true;
+		http_stream_wake(request);
+		return;
+	}
 	request_unwatch(request);
 	request->state = HTTP_CANCELLED;
 	connection_resume(request->connection);
@@ -334,8 +355,10 @@ static void cancel_waiting(struct http_server *server)
 		upgrade_cut(c);
 		handshake_cut(c);
 		request = c->request;
-		if (request != NULL)
+		if (request != NULL) {
 			body_file_cut(request);
+			http_stream_wake(request);
+		}
 		if (request == NULL || request->state != HTTP_WAITING)
 			continue;
 		request_cancel(request);

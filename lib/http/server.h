@@ -11,7 +11,7 @@
  * exactly once, at once or later; until then the connection is suspended and costs no CPU.
  *
  * Errors are JSON: {"code","reason","message","hint"?,"retryable","definite","details":{}}, with
- * the HTTP status of the table in base/error.h; 503 carries Retry-After.
+ * the HTTP status of the table in base/error.h; 429 and 503 carry Retry-After.
  *
  * Held here: headers of a request fit one buffer of 16 KiB with its request line and are at most
  * LIMIT_HTTP_HEADERS; a header name comes once; never both Content-Length and Transfer-Encoding;
@@ -163,11 +163,18 @@ void http_answer_error(struct http_request *request, const struct blix_error *er
                        const cJSON *details);
 /* The body comes in pieces, as the client takes them: produce() appends the next one (at most
  * LIMIT_HTTP_PIECE bytes) to `out`, which is empty, and returns 1 for more, 0 for the end, negative
- * to cut the connection so that the client sees a broken answer. done() is called once, at the end
- * or when the client went away. Neither may call into this server. */
+ * to cut the connection so that the client sees a broken answer. HTTP_LATER, with nothing appended,
+ * says that there is nothing yet: the connection sleeps, and costs no CPU, until
+ * http_stream_wake(). done() is called once, at the end or when the client went away. Neither may
+ * call into this server. */
+#define HTTP_LATER 2
 void http_answer_stream(struct http_request *request, int status, const char *content_type,
                         int (*produce)(void *data, struct buf *out), void (*done)(void *data),
                         void *data);
+
+/* Has produce() asked again, at a later turn, if it slept. Any time before done(). When the server
+ * closes it is asked once more without this. */
+void http_stream_wake(struct http_request *request);
 
 /* True when the client asks for `protocol` by its headers Connection and Upgrade. */
 bool http_wants_upgrade(const struct http_request *request, const char *protocol);

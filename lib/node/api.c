@@ -12,6 +12,7 @@
 #include "http/openapi.h"
 #include "node/read.h"
 #include "node/stream.h"
+#include "node/watch.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -312,6 +313,11 @@ const struct http_route api_routes[] = {
          NULL, API_SERVER, 0, NULL, NULL},
 	{"GET", "/v1/events", event_list_handle, "What happened; waits for more",
          "name=name " POLL_QUERY, API_VIEWER, 0, NULL, "EventList"},
+	{"GET", "/v1/watch", watch_get_handle, "What changes, as it does: lines of JSON",
+         "kind=string name=name labels=string revision=u64 heartbeat=duration", API_VIEWER, 0, NULL,
+         NULL},
+	{"POST", "/v1/watch", watch_post_handle, "The same of several at once", NULL, API_VIEWER,
+         LIMIT_BODY, "Watches", NULL},
 	{"GET", "/v1/nodes", node_list_handle, "List nodes", READ_QUERY, API_VIEWER, 0, NULL,
          "NodeList"},
 	{"GET", "/v1/nodes/{name}", node_show_handle, "One node", READ_QUERY, API_VIEWER, 0, NULL,
@@ -349,6 +355,7 @@ static const char schemas[] =
 	"\"Rollback\":{\"type\":\"object\",\"properties\":{\"generation\":{\"type\":\"integer\"},"
 	"\"restart\":{\"type\":\"string\"},\"graceMs\":{\"type\":\"integer\"}}},"
 	"\"GenerationList\":{\"type\":\"object\"},\"Source\":{\"type\":\"object\"},"
+	"\"Watches\":{\"type\":\"object\",\"required\":[\"watches\"]},"
 	"\"Terminal\":{\"type\":\"object\",\"properties\":{\"rows\":{\"type\":\"integer\"},"
 	"\"columns\":{\"type\":\"integer\"}}},"
 	"\"Exec\":{\"type\":\"object\",\"required\":[\"argv\"]},"

@@ -1,8 +1,10 @@
 /* Composition and life of one blixd: see daemon.h. The replicated state machine's callbacks are
  * here, since they are where the log meets everything else. */
+#include "node/change.h"
 #include "node/daemon_internal.h"
 #include "node/sources.h"
 #include "node/stream.h"
+#include "node/watch.h"
 
 #include "base/alloc.h"
 #include "exec/stray.h"
@@ -55,6 +57,7 @@ static void fsm_apply(void *data, const uint8_t *bytes, size_t n, struct command
 	struct metrics_before before;
 	struct command command;
 	struct blix_error err;
+	uint64_t revision = d->state->revision;
 
 	if (command_decode(bytes, n, &command, &err) < 0)
 		on_fatal(d, &err); /* an older binary must not guess */
@@ -62,6 +65,8 @@ static void fsm_apply(void *data, const uint8_t *bytes, size_t n, struct command
 	state_apply(d->state, &command, ret);
 	metrics_after(d->metrics, d->state, &before);
 	command_done(&command);
+	if (d->state->revision > revision)
+		changes_note(d->changes, d->state->revision, ret->uid);
 	d->changed = true;
 }
 
@@ -90,10 +95,13 @@ static int fsm_restore(void *data, const uint8_t *bytes, size_t n, uint64_t inde
                        struct blix_error *err)
 {
 	struct daemon *d = data;
+	int rc;
 
 	(void)index;
 	d->changed = true;
-	return state_decode(d->state, bytes, n, err);
+	rc = state_decode(d->state, bytes, n, err);
+	changes_forget(d->changes, d->state->revision);
+	return rc;
 }
 
 static void on_role(void *data, enum consensus_role role, uint64_t leader_id)
@@ -129,6 +137,7 @@ static void on_turn(uv_check_t *check)
 	sources_changed(d->sources);
 	node_executor_wake(d->executor);
 	daemon_wake_waits(d);
+	watches_changed(d);
 }
 
 static void on_tick(uv_timer_t *timer)
@@ -264,6 +273,8 @@ struct daemon *daemon_open(uv_loop_t *loop, const struct config *config,
 	d->lock_fd = -1;
 	STAILQ_INIT(&d->reads_waiting);
 	STAILQ_INIT(&d->reads_asked);
+	LIST_INIT(&d->watchers);
+	d->changes = xcalloc(1, sizeof(*d->changes));
 	d->state = state_new();
 	d->metrics = metrics_new(config->id, clock_wall_ms());
 	d->actions = xcalloc(1, sizeof(*d->actions));
@@ -348,6 +359,7 @@ static void handle_closed(uv_handle_t *handle)
 	node_facts_done(&d->facts);
 	credentials_free(d->credentials);
 	free(d->actions);
+	free(d->changes);
 	if (d->lock_fd >= 0)
 		(void)close(d->lock_fd);
 	if (d->close_cb != NULL)
@@ -406,6 +418,7 @@ static void close_http(void *data)
 
 	d->executor = NULL;
 	daemon_drop_waits(d);
+	watches_close(d);
 	streams_close(d);
 	if (d->http != NULL)
 		http_server_close(d->http, close_sources, d);

@@ -19,7 +19,10 @@ STAILQ_HEAD(reads, read);
 struct round;
 struct sources;
 struct stream_link; /* stream.h */
-struct wait;        /* wait.c: a request that waits for the state */
+struct watcher;     /* watch.c: a connection that watches */
+struct changes;     /* change.h */
+LIST_HEAD(watchers, watcher);
+struct wait; /* wait.c: a request that waits for the state */
 
 struct daemon {
 	uv_loop_t *loop;
@@ -51,6 +54,10 @@ struct daemon {
 	struct reads reads_waiting; /* for the next barrier */
 	struct reads reads_asked;   /* for the one under way */
 	bool asking;
+
+	struct changes *changes;
+	struct watchers watchers;
+	size_t n_watches; /* of all of them */
 
 	struct wait *waits;
 	uv_timer_t wait_timer; /* the earliest deadline among the waits */
