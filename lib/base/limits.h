@@ -46,6 +46,7 @@
 #define LIMIT_COMMAND      (512u << 10) /* one command: a lock plus a spec */
 #define LIMIT_BATCH        (1u << 20)   /* bytes of commands in one log entry */
 #define LIMIT_PROPOSALS    4096u        /* proposals waiting in one daemon: beyond is `busy` */
+#define LIMIT_PROPOSALS_OF 512u         /* of them by one principal: the others get their turn */
 #define LIMIT_PROPOSED     (16u << 20)  /* bytes of them that the log has not taken yet */
 #define LIMIT_SNAPSHOT     (512u << 20) /* travels as one message held in memory */
 #define LIMIT_BODY         (1u << 20)   /* an HTTP request body */

@@ -322,7 +322,8 @@ static int refuse_many(const struct http_connection *connection, struct blix_err
 	char who[HTTP_PEER_TEXT];
 
 	http_peer_text(&connection->peer, who);
-	return blix_fail(err, BLIX_E_BUSY, "%s has more than %d connections", who, LIMIT_HTTP_USER);
+	return blix_fail(err, BLIX_E_TOOMANY, "%s has more than %d connections", who,
+	                 LIMIT_HTTP_USER);
 }
 
 static int request_check(struct http_request *request, const char *method, struct blix_error *err)

@@ -22,9 +22,9 @@
  * LIMIT_HTTP_FILES, and each 256 KiB of them come within LIMIT_HTTP_RECEIVE ms; LIMIT_CONNECTIONS
  * of each socket (more wait in the listen queue); LIMIT_HTTP_USER of one uid, node or user, unless
  * it is root, our own uid, a server or an admin; as many of one address that have not proved who
- * they are. Not enforced, since libmicrohttpd hides it: chunk extensions and trailers (read and
- * dropped), a least rate in bytes per second. Errors that libmicrohttpd itself finds while reading
- * a request line or headers (400, 413, 414, 431, 501, 505) have its own body, not JSON.
+ * they are (429). Not enforced, since libmicrohttpd hides it: chunk extensions and trailers (read
+ * and dropped), a least rate in bytes per second. Errors that libmicrohttpd itself finds while
+ * reading a request line or headers (400, 413, 414, 431, 501, 505) have its own body, not JSON.
  *
  * Half-closing: a client that shuts down its writing side while it waits counts as gone.
  */

@@ -20,7 +20,8 @@ struct mutation {
 	struct daemon *daemon;
 	struct http_request *request; /* NULL: the client went away; the command goes its way */
 	char name[LIMIT_NAME + 1];
-	int status; /* HTTP, of success */
+	char *principal; /* whose share it takes; NULL: it was done before */
+	int status;      /* HTTP, of success */
 };
 
 static void mutation_cancelled(void *data)
@@ -70,6 +71,9 @@ static void mutation_done(void *data, int status, const struct command_result *r
 	} else if (m->request != NULL) {
 		answer_vm(m->daemon, m->request, m->status, m->name, result->uid);
 	}
+	if (m->principal != NULL)
+		share_give(&m->daemon->proposing, m->principal);
+	free(m->principal);
 	free(m);
 }
 
@@ -90,13 +94,18 @@ void api_propose(struct daemon *d, struct http_request *request, struct command 
 	struct mutation *m;
 	struct blix_error err;
 
-	if (api_identify(d, request, command, &err) < 0) {
+	if (api_identify(d, request, command, &err) < 0 ||
+	    share_take(&d->proposing, command->principal, LIMIT_PROPOSALS_OF, "mutations", &err) <
+	            0) {
 		http_answer_error(request, &err, NULL);
 		command_done(command);
 		return;
 	}
 	m = xcalloc(1, sizeof(*m));
-	*m = (struct mutation){.daemon = d, .request = request, .status = status};
+	*m = (struct mutation){.daemon = d,
+	                       .request = request,
+	                       .principal = xstrdup(command->principal),
+	                       .status = status};
 	(void)snprintf(m->name, sizeof(m->name), "%s", name);
 	http_on_cancel(request, mutation_cancelled, m);
 	daemon_propose(d, command, mutation_done, m);

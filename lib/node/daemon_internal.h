@@ -10,6 +10,7 @@
 #include "node/executor.h"
 #include "node/metrics.h"
 #include "node/probe.h"
+#include "node/share.h"
 #include "raft/consensus.h"
 
 #include <sys/queue.h>
@@ -54,6 +55,8 @@ struct daemon {
 	struct reads reads_waiting; /* for the next barrier */
 	struct reads reads_asked;   /* for the one under way */
 	bool asking;
+
+	struct shares proposing; /* mutations of the API that wait for their answer */
 
 	struct changes *changes;
 	struct watchers watchers;

@@ -844,7 +844,7 @@ static void too_many(void **state)
 	for (size_t i = 0; i <= LIMIT_HTTP_USER; i++) {
 		raw_open(f, &raws[i], &certificates[VIEWER]);
 		raw_send(&raws[i], "GET /who HTTP/1.1\r\nHost: x\r\n\r\n");
-		raw_expect(&raws[i], i < LIMIT_HTTP_USER ? "user:viewer viewer" : " 503 ");
+		raw_expect(&raws[i], i < LIMIT_HTTP_USER ? "user:viewer viewer" : " 429 ");
 	}
 	/* Others come in, admins as often as they like. */
 	raw_open(f, &more, &certificates[WORKER]);
