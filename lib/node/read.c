@@ -71,6 +71,11 @@ static void read_fail(struct read *read, int status)
 
 static void ask(struct daemon *d);
 
+static void take_waiting(struct daemon *d, struct reads *own)
+{
+	STAILQ_CONCAT(own, &d->reads_waiting);
+}
+
 /* The barrier stands at `revision`, or why there is none. */
 static void asked(struct daemon *d, int status, uint64_t revision)
 {
@@ -80,7 +85,7 @@ static void asked(struct daemon *d, int status, uint64_t revision)
 	d->asking = false;
 	STAILQ_CONCAT(&own, &d->reads_asked);
 	if (d->closing) {
-		STAILQ_CONCAT(&own, &d->reads_waiting);
+		take_waiting(d, &own);
 		status = -(int)BLIX_E_NOLEADER;
 	}
 	while ((read = STAILQ_FIRST(&own)) != NULL) {
