@@ -109,10 +109,13 @@ struct chaos {
 	struct relay *relays;
 	struct joint *joints;
 
-	uv_timer_t monitor, nemesis_timer, phase_timer;
+	uv_timer_t monitor, nemesis_timer, pause_timer, phase_timer;
 	const struct nemesis *nemeses[NEMESES_MAX];
 	unsigned n_nemeses, next_nemesis;
-	int active; /* index into nemeses; -1: none */
+	unsigned pause_step;
+	unsigned shunned; /* nobody asks this server; 0: none */
+	unsigned asked;   /* all reads ask this one; 0: any */
+	int active;       /* index into nemeses; -1: none */
 	unsigned long tried[HISTORY_OP_COUNT][NEMESES_MAX];
 	unsigned long done[HISTORY_OP_COUNT];
 
@@ -121,7 +124,6 @@ struct chaos {
 	bool rolling;       /* the next one is being made */
 	unsigned n_setup;
 	size_t next_read;
-	bool reads_barrier; /* this blixd has linearizable reads */
 	bool failed;
 };
 

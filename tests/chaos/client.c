@@ -433,7 +433,7 @@ static void client_send(struct client *cl)
 	cl->server = cl->pinned != 0 ? cl->pinned : 1 + dice_below(&cl->dice, c->n_servers);
 	cl->record.server = cl->server;
 	cl->record.life = c->servers[cl->server - 1].life;
-	options.socket_path = c->servers[cl->server - 1].socket;
+	options.address = c->servers[cl->server - 1].socket;
 	if (cl->attempts++ == 0 || !record_mutates(&cl->record))
 		cl->record.call = chaos_us(c);
 	if (fetch_start(cl->pool, &options, on_answer, cl, NULL, NULL) < 0)

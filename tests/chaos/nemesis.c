@@ -13,7 +13,8 @@
 #include <string.h>
 
 /* So long that another leader is found, twice over, and every operation is tried by then. */
-#define SPAN_S 5
+#define SPAN_S      5
+#define PAUSE_STEPS 4
 
 /* Most often whoever leads: that is where it hurts. */
 static struct server *victim(struct chaos *c)
@@ -115,6 +116,44 @@ static void begin_stop(struct chaos *c)
 	server_stop(victim(c));
 }
 
+static void network_heal(struct chaos *c)
+{
+	memset(c->cut, 0, sizeof(c->cut));
+	c->cut_breaks = false;
+	relays_update(c);
+}
+
+/* Alone and stopped, as a host that is suspended, until another leads and clients have found it;
+ * then they ask the old one again, which wakes up and does not know yet. The network comes back
+ * after that. Again and again. */
+static void on_pause(uv_timer_t *timer)
+{
+	static const unsigned steps_ms[PAUSE_STEPS] = {1400, 300, 200, 600};
+	struct chaos *c = timer->data;
+	unsigned step = c->pause_step++ % PAUSE_STEPS;
+
+	if (step == 0) {
+		c->shunned = victim(c)->number;
+		cut_group(c, 1u << c->shunned);
+		server_stop(&c->servers[c->shunned - 1]);
+	} else if (step == 1) {
+		c->asked = c->shunned;
+		c->shunned = 0;
+	} else if (step == 2) {
+		servers_heal(c);
+	} else {
+		c->asked = 0;
+		network_heal(c);
+	}
+	(void)uv_timer_start(timer, on_pause, steps_ms[step], 0);
+}
+
+static void begin_pause(struct chaos *c)
+{
+	c->pause_step = 0;
+	on_pause(&c->pause_timer);
+}
+
 /* Full as it runs, or as it starts: that is when it wants room for its log at once. */
 static void begin_disk(struct chaos *c)
 {
@@ -130,14 +169,14 @@ static void begin_disk(struct chaos *c)
 static const struct nemesis table[] = {
 	{"kill", begin_kill}, {"stop", begin_stop},         {"disk", begin_disk},
 	{"one", begin_one},   {"majority", begin_majority}, {"oneway", begin_oneway},
-	{"ring", begin_ring}, {"blackout", begin_blackout},
+	{"ring", begin_ring}, {"blackout", begin_blackout}, {"pause", begin_pause},
 };
 
 void nemesis_heal(struct chaos *c)
 {
-	memset(c->cut, 0, sizeof(c->cut));
-	c->cut_breaks = false;
-	relays_update(c);
+	(void)uv_timer_stop(&c->pause_timer);
+	c->shunned = c->asked = 0;
+	network_heal(c);
 	servers_heal(c);
 	c->active = -1;
 }
@@ -210,5 +249,7 @@ void nemeses_run(struct chaos *c, void (*done)(struct chaos *c))
 	nemeses_done = done;
 	(void)uv_timer_init(&c->loop, &c->nemesis_timer);
 	c->nemesis_timer.data = c;
+	(void)uv_timer_init(&c->loop, &c->pause_timer);
+	c->pause_timer.data = c;
 	on_span(&c->nemesis_timer);
 }

@@ -218,7 +218,7 @@ static void on_monitor(uv_timer_t *timer)
 
 	for (unsigned i = 0; i < c->n_servers; i++) {
 		struct server *s = &c->servers[i];
-		struct fetch_options options = {.socket_path = s->socket,
+		struct fetch_options options = {.address = s->socket,
 		                                .path = "/v1/cluster",
 		                                .deadline_ms = MONITOR_DEADLINE};
 
