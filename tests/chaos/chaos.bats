@@ -8,8 +8,8 @@ setup() { load chaos; }
 
 @test "killed, alone, half-deaf, without room: 0 violations" { passes --seed 1 --nemeses kill,one,oneway,disk; }
 
-@test "stopped, in two parts, in a ring, without power: 0 violations" {
-	passes --seed 2 --nemeses stop,majority,ring,blackout
+@test "stopped, suspended, in two parts, in a ring, without power: 0 violations" {
+	passes --seed 2 --nemeses stop,pause,majority,ring,blackout
 }
 
 @test "finds that a request sent again is executed again" { finds no-dedup --seed 1; }

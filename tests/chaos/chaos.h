@@ -71,7 +71,7 @@ struct client {
 	struct fetch_pool *pool;
 	uv_timer_t timer;
 	uint64_t session, request;
-	bool busy, stopped;
+	bool busy;
 	/* The operation under way. */
 	struct record record;
 	char method[8], path[128];
@@ -97,6 +97,10 @@ struct chaos {
 	uint64_t seed, begin_us;
 	unsigned n_servers, n_clients, seconds;
 	enum phase phase;
+	uint64_t phase_us;                  /* when it began */
+	unsigned agreed;                    /* looks in a row at which all servers agreed */
+	void (*step_done)(struct chaos *c); /* of the setup or the reads under way */
+	void (*healed)(struct chaos *c);    /* after the last span */
 	struct dice dice;
 	struct server servers[SERVERS_MAX];
 	struct client clients[CLIENTS_MAX];
@@ -124,6 +128,7 @@ struct chaos {
 	bool rolling;       /* the next one is being made */
 	unsigned n_setup;
 	size_t next_read;
+	bool reads_barrier; /* this blixd has linearizable reads */
 	bool failed;
 };
 
@@ -146,7 +151,6 @@ unsigned servers_leader(const struct chaos *c); /* 0: nobody says so */
 void relays_open(struct chaos *c);
 /* Follows what `cut` says now. */
 void relays_update(struct chaos *c);
-void relays_close(struct chaos *c);
 
 /* nemesis.c */
 void nemeses_choose(struct chaos *c, const char *names);

@@ -30,7 +30,6 @@
 #define GIVE_UP_PCT 12 /* of the operations whose outcome is unknown */
 #define LEAST_PCT   50
 
-static void (*step_done)(struct chaos *c);
 static void client_next(struct client *cl);
 
 static void on_timer(uv_timer_t *timer);
@@ -116,16 +115,17 @@ static void ask_append(struct client *cl)
 	}
 }
 
+/* Most often one that changes all the time: an old answer about it is a wrong one. */
 static void some_key(struct client *cl, char *out, size_t n)
 {
-	unsigned which = dice_below(&cl->dice, VALUES + COMERS + 3);
+	unsigned which = dice_below(&cl->dice, 100);
 
-	if (which < VALUES)
-		(void)snprintf(out, n, "v%u", which + 1);
-	else if (which < VALUES + COMERS)
-		(void)snprintf(out, n, "c%u", which - VALUES + 1);
-	else
+	if (which < 50)
 		(void)snprintf(out, n, "a%u", cl->chaos->list);
+	else if (which < 80)
+		(void)snprintf(out, n, "v%u", 1 + which % VALUES);
+	else
+		(void)snprintf(out, n, "c%u", 1 + which % COMERS);
 }
 
 /* The last mutation that was answered once more, by its number. */
@@ -411,6 +411,18 @@ static void on_late_failure(struct client *cl)
 	on_refused(cl, &err);
 }
 
+static unsigned choose_server(struct client *cl)
+{
+	const struct chaos *c = cl->chaos;
+	unsigned any = 1 + dice_below(&cl->dice, c->n_servers);
+
+	if (cl->pinned != 0)
+		return cl->pinned;
+	if (c->asked != 0 && !record_mutates(&cl->record))
+		return c->asked;
+	return any != c->shunned ? any : 1 + any % c->n_servers;
+}
+
 static void client_send(struct client *cl)
 {
 	struct chaos *c = cl->chaos;
@@ -430,7 +442,7 @@ static void client_send(struct client *cl)
 	               again ? cl->last.session : cl->session);
 	(void)snprintf(request, sizeof(request), "Blix-Request: %" PRIu64,
 	               again ? cl->last.number : cl->request);
-	cl->server = cl->pinned != 0 ? cl->pinned : 1 + dice_below(&cl->dice, c->n_servers);
+	cl->server = choose_server(cl);
 	cl->record.server = cl->server;
 	cl->record.life = c->servers[cl->server - 1].life;
 	options.address = c->servers[cl->server - 1].socket;
@@ -464,7 +476,7 @@ static void setup_next(struct client *cl)
 	if (c->n_setup == 0 || made)
 		c->n_setup++;
 	if (c->n_setup > VALUES + 1) {
-		step_done(c);
+		c->step_done(c);
 		return;
 	}
 	(void)snprintf(key, sizeof(key), c->n_setup <= VALUES ? "v%u" : "a%u",
@@ -487,7 +499,7 @@ static void read_next(struct client *cl)
 		return;
 	}
 	if (which >= n) {
-		step_done(c);
+		c->step_done(c);
 		return;
 	}
 	if (which < VALUES)
@@ -556,7 +568,7 @@ void clients_init(struct chaos *c)
 
 void clients_setup(struct chaos *c, void (*done)(struct chaos *c))
 {
-	step_done = done;
+	c->step_done = done;
 	client_wait(&c->clients[0], 0);
 }
 
@@ -577,6 +589,6 @@ bool clients_idle(const struct chaos *c)
 
 void clients_read_all(struct chaos *c, void (*done)(struct chaos *c))
 {
-	step_done = done;
+	c->step_done = done;
 	client_wait(&c->clients[0], 0);
 }

@@ -23,10 +23,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STEP_MS      50
-#define AGREE_US     60000000 /* a server whose disk was full may need its 10 s, and others' load */
-#define DONE_PER_S   5        /* operations that must succeed, on average: far below any machine */
-#define AGREE_ROUNDS 3
+#define STEP_MS     50
+#define AGREE_US    60000000 /* a server whose disk was full may need its 10 s, and others' load */
+#define DONE_PER_S  5        /* operations that must succeed, on average: far below any machine */
+#define AGREE_STEPS 12       /* some looks of the monitor */
 
 uint64_t dice_next(struct dice *d)
 {
@@ -84,14 +84,11 @@ static void on_read(struct chaos *c)
 	phase_begin(c, PHASE_STOP);
 }
 
-static uint64_t phase_us;
-static unsigned agreed;
-
 static void phase_begin(struct chaos *c, enum phase phase)
 {
 	c->phase = phase;
-	phase_us = chaos_us(c);
-	agreed = 0;
+	c->phase_us = chaos_us(c);
+	c->agreed = 0;
 	switch (phase) {
 	case PHASE_WAIT:
 		servers_init(c);
@@ -133,12 +130,12 @@ static void on_step(uv_timer_t *timer)
 	bool waits = c->phase == PHASE_WAIT || (c->phase == PHASE_HEAL && clients_idle(c));
 
 	if (waits)
-		agreed = servers_agree(c) ? agreed + 1 : 0;
-	if (waits && agreed > AGREE_ROUNDS * 4) /* some rounds of the monitor */
+		c->agreed = servers_agree(c) ? c->agreed + 1 : 0;
+	if (waits && c->agreed > AGREE_STEPS)
 		phase_begin(c, c->phase == PHASE_WAIT ? PHASE_SETUP : PHASE_READ);
 	else if (c->phase == PHASE_STOP && servers_gone(c))
 		uv_stop(&c->loop);
-	if (c->phase != PHASE_RUN && chaos_us(c) - phase_us > AGREE_US) {
+	if (c->phase != PHASE_RUN && chaos_us(c) - c->phase_us > AGREE_US) {
 		tell_servers(c);
 		chaos_fail(c, "phase %d does not end", (int)c->phase);
 	}

@@ -231,22 +231,20 @@ static void on_begin(uv_timer_t *timer)
 	(void)uv_timer_start(timer, on_span, span_ms(c) * 3 / 4, 0);
 }
 
-static void (*nemeses_done)(struct chaos *c);
-
 static void on_span(uv_timer_t *timer)
 {
 	struct chaos *c = timer->data;
 
 	nemesis_heal(c);
 	if (c->next_nemesis == n_spans(c))
-		nemeses_done(c);
+		c->healed(c);
 	else
 		(void)uv_timer_start(timer, on_begin, span_ms(c) / 4, 0);
 }
 
 void nemeses_run(struct chaos *c, void (*done)(struct chaos *c))
 {
-	nemeses_done = done;
+	c->healed = done;
 	(void)uv_timer_init(&c->loop, &c->nemesis_timer);
 	c->nemesis_timer.data = c;
 	(void)uv_timer_init(&c->loop, &c->pause_timer);
