@@ -134,7 +134,6 @@ static void on_turn(uv_check_t *check)
 		return;
 	d->changed = false;
 	duties_changed(d);
-	sources_changed(d->sources);
 	node_executor_wake(d->executor);
 	daemon_wake_waits(d);
 	watches_changed(d);

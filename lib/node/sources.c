@@ -359,19 +359,19 @@ void sources_keep(struct sources *s, int fd, uint64_t size, const struct source_
 		abort(); /* only without a function to call */
 }
 
-void sources_changed(struct sources *s)
+/* What changed in the state since the last look. Not in each turn: it is a walk over all VMs. */
+static void follow(struct sources *s)
 {
 	const struct state *state = s->config.state;
 	uint64_t since = s->scanned <= state->revision ? s->scanned : 0;
 
-	if (s->closing || s->config.config->n_servers < 2)
+	if (s->config.config->n_servers < 2 || state->revision == s->scanned)
 		return;
 	for (size_t i = 0; i < state->n_vms; i++) {
 		if (since == 0 || state->vms[i]->revision > since)
 			each_reference(state->vms[i], want_missing, s);
 	}
 	s->scanned = state->revision;
-	tasks_wake(s);
 }
 
 void sources_tick(struct sources *s)
@@ -380,9 +380,8 @@ void sources_tick(struct sources *s)
 
 	if (s->closing)
 		return;
-	if (age_ms >= SWEEP_MS || age_ms >= s->config.config->sources_grace_ms) {
+	if (age_ms >= SWEEP_MS || age_ms >= s->config.config->sources_grace_ms)
 		sweep(s);
-		sources_changed(s);
-	}
+	follow(s);
 	tasks_wake(s);
 }

@@ -51,8 +51,7 @@ struct source_wait *sources_need(struct sources *sources, const struct source_na
 /* cb does not come. */
 void sources_forget(struct source_wait *wait);
 
-/* The state changed, or time went by. */
-void sources_changed(struct sources *sources);
+/* Now and then: what the state has come to name is fetched, what it does not name goes. */
 void sources_tick(struct sources *sources);
 
 #endif

@@ -91,15 +91,15 @@ static int restore(const char *path)
 
 static int add(void)
 {
-	char asked[PATH_MAX], path[PATH_MAX], name[PATH_MAX], file[PATH_MAX];
+	char asked[PATH_MAX], added[PATH_MAX], name[PATH_MAX], file[PATH_MAX];
 	int fd;
 
-	file_of("asked", asked, sizeof(asked));
-	(void)fake_read(asked, path, sizeof(path));
-	(void)snprintf(name, sizeof(name), "added-%.200s", strrchr(path, '/') + 1);
-	file_of(name, file, sizeof(file));
-	fd = open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
-	return fd < 0 || close(fd) < 0 || puts(path) < 0;
+	file_of("asked", file, sizeof(file));
+	(void)fake_read(file, asked, sizeof(asked));
+	(void)snprintf(name, sizeof(name), "added-%.200s", strrchr(asked, '/') + 1);
+	file_of(name, added, sizeof(added));
+	fd = open(added, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+	return fd < 0 || close(fd) < 0 || puts(asked) < 0;
 }
 
 int main(int argc, char **argv)

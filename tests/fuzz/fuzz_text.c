@@ -1,9 +1,11 @@
-/* Words of command lines and query strings: numbers, sizes, durations, names, flakes, selectors. */
+/* Words of command lines and query strings: numbers, sizes, durations, names, flakes,
+ * sources, selectors. */
 #include "fuzz.h"
 
 #include "base/alloc.h"
 #include "base/parse.h"
 #include "core/vm.h"
+#include "sys/source.h"
 
 #include <string.h>
 
@@ -14,6 +16,24 @@ static void check_flake(const char *text)
 	assert(strlen(text) <= LIMIT_FLAKE);
 	assert(text[0] != '-' && strpbrk(text, " #'\"$`\\;|<>(){}[]\n") == NULL);
 	assert(strstr(text, "/../") == NULL);
+}
+
+/* What is taken for a source is named again in the same words, whatever it was spelled like. */
+static void check_source(const char *text)
+{
+	struct source_name name, again;
+	char hex[SOURCE_HEX];
+	char *url;
+
+	if (source_parse(text, &name, NULL) == 0) {
+		source_hex(&name, hex);
+		assert(strcmp(hex, text) == 0);
+	}
+	if (!source_of_url(text, &name))
+		return;
+	url = source_url(&name);
+	assert(source_of_url(url, &again) && source_same(&name, &again));
+	free(url);
 }
 
 static void check_labels(const char *text)
@@ -54,6 +74,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	if (parse_name("name", text, &err) == 0)
 		assert(strlen(text) <= LIMIT_NAME && strchr(text, '/') == NULL);
 	(void)parse_distance(text, "memoryBytes");
+	check_source(text);
 	check_flake(text);
 	check_labels(text);
 	free(text);
