@@ -110,8 +110,10 @@ static void on_written(uv_work_t *work, int status)
 	buf_clear(&sink->writing);
 	sink->full = false;
 	if (sink->syncing) {
-		(void)crypto_hash_sha256_final(&sink->sha, sink->result.name.hash);
-		sink->ended(sink->ended_data, &sink->result);
+		struct sink_result result = sink->result;
+
+		(void)crypto_hash_sha256_final(&sink->sha, result.name.hash);
+		sink->ended(sink->ended_data, &result); /* may free it */
 		return;
 	}
 	pump(sink);

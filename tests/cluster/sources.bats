@@ -44,9 +44,23 @@ fake_calls() { tr '\0' ' ' <"$T/n$1/microvms/.fake/log" | grep -c "nix-store --$
 	on 2 vm create other --flake "$T/flake#other" --node n3 -q
 	[ "$(fake_calls 3 add)" = 1 ]
 	[ "$(grep -h "node.source.kept.*$name" "$T"/n?/log | wc -l)" = 3 ] # and it was sent once
+	[[ $(field web '[.status.operation.steps[].name] | join(" ")') == *fetch*build* ]]
 	on 1 vm delete web other --yes -q
 	[ "$(remains)" = "" ]
 	server_stop 1 2 3
+}
+
+@test "blix run .#test from a checkout runs on each node, asked through any server, and leaves no VM" {
+	cluster_up 3
+	for n in 1 2 3; do echo agent >"$T/n$n/microvms/.fake/default"; done
+	git -C "$T" init -q flake
+	git -C "$T/flake" add .
+	cd "$T/flake"
+	for n in 1 2 3; do
+		[ "$(on $((n % 3 + 1)) run .#test --node "n$n" -q -- sh -c 'echo tested; exit 7' 2>&1; echo $?)" = $'tested\n7' ]
+		[ "$(fake_calls "$n" add)" = 1 ]
+	done
+	[ "$(remains)" = "" ]
 }
 
 @test "an edit of the directory changes nothing until an update names it" {

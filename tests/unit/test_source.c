@@ -210,10 +210,12 @@ struct writing {
 	struct sink_result result;
 };
 
+/* Most are done with it then. */
 static void on_ended(void *data, const struct sink_result *result)
 {
 	struct writing *w = data;
 
+	sink_free(w->sink);
 	w->result = *result;
 	w->ended = true;
 }
@@ -244,7 +246,6 @@ static void write_all(struct writing *w, int fd, size_t n)
 	write_more(w);
 	assert_int_equal(uv_run(&w->loop, UV_RUN_DEFAULT), 0);
 	assert_true(w->ended);
-	sink_free(w->sink);
 	assert_int_equal(uv_loop_close(&w->loop), 0);
 }
 
