@@ -65,7 +65,8 @@
 	  "only if its metadata.version is N: nobody else has changed it")                         \
 	X(IDEMPOTENCY_KEY, "idempotency-key", 0, "KEY",                                            \
 	  "do it once however often it is asked with this key")                                    \
-	X(ENDPOINT, "endpoint", 0, "SOCKET", "unix:PATH of blixd; several separated by commas")    \
+	X(ENDPOINT, "endpoint", 0, "SOCKET",                                                       \
+	  "unix:PATH or https://HOST:PORT; several with commas")                                   \
 	X(HELP, "help", 'h', NULL, "show this help")
 
 enum option_index {
@@ -161,6 +162,7 @@ struct arguments {
 
 struct settings {
 	char *endpoints;
+	char *ca, *cert, *key; /* files for https; NULL: not set */
 	enum output output;
 	uint64_t timeout_ms; /* CLIENT_TIMEOUT_NONE: no limit */
 };

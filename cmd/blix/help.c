@@ -22,12 +22,15 @@ static const char topic_config[] =
 	"Where blix takes its settings from, the first that is set\n\n"
 	"  --endpoint SOCKET, --output FORMAT, --timeout D\n"
 	"  BLIX_ENDPOINT, BLIX_OUTPUT, BLIX_TIMEOUT in the environment\n"
+	"  BLIX_CA, BLIX_CERT, BLIX_KEY: files of the cluster's CA and of your own\n"
+	"      certificate and key, for an endpoint https://HOST:PORT\n"
 	"  $XDG_CONFIG_HOME/blix/config.json (or ~/.config/blix/config.json):\n"
 	"      {\"endpoint\": \"unix:/run/blix/blix.sock\", \"output\": \"table\", \"timeout\": "
 	"\"10m\"}\n"
 	"  \"socket\" in /etc/blix/blix.json\n"
 	"  /run/blix/blix.sock\n\n"
-	"An endpoint may be several sockets separated by commas: they are tried in turn.\n"
+	"An endpoint may be several, separated by commas: they are tried in turn. The file\n"
+	"may have \"ca\", \"cert\" and \"key\", too.\n"
 	"NO_COLOR in the environment turns colours off.\n";
 
 static const char topic_output[] =

@@ -56,6 +56,9 @@ static bool on_tick(void *context)
 struct client *cli_client(struct cli *cli, struct blix_error *err)
 {
 	struct client_options options = {.endpoints = cli->settings.endpoints,
+	                                 .ca = cli->settings.ca,
+	                                 .cert = cli->settings.cert,
+	                                 .key = cli->settings.key,
 	                                 .timeout_ms = cli->settings.timeout_ms,
 	                                 .tick = on_tick,
 	                                 .context = cli};

@@ -53,6 +53,7 @@ static int read_config(const char *path, bool ours, cJSON **ret_tree, struct bli
 
 struct file_settings {
 	const char *endpoint, *output, *timeout;
+	const char *ca, *cert, *key;
 };
 
 static char *user_config_path(void)
@@ -70,7 +71,14 @@ static char *user_config_path(void)
 static int read_user(const char *path, cJSON **ret_tree, struct file_settings *settings,
                      struct blix_error *err)
 {
-	static const char *const keys[] = {"endpoint", "output", "timeout", NULL};
+	static const char *const keys[] = {"endpoint", "output", "timeout", "ca",
+	                                   "cert",     "key",    NULL};
+	const struct {
+		const char *key;
+		const char **slot;
+	} texts[] = {{"endpoint", &settings->endpoint}, {"output", &settings->output},
+	             {"timeout", &settings->timeout},   {"ca", &settings->ca},
+	             {"cert", &settings->cert},         {"key", &settings->key}};
 	int rc;
 
 	if (path == NULL)
@@ -79,12 +87,8 @@ static int read_user(const char *path, cJSON **ret_tree, struct file_settings *s
 	if (rc < 0 || *ret_tree == NULL)
 		return rc;
 	rc = json_only_keys(*ret_tree, keys, err);
-	if (rc == 0)
-		rc = json_get_string(*ret_tree, "endpoint", &settings->endpoint, err);
-	if (rc == 0)
-		rc = json_get_string(*ret_tree, "output", &settings->output, err);
-	if (rc == 0)
-		rc = json_get_string(*ret_tree, "timeout", &settings->timeout, err);
+	for (size_t i = 0; i < array_size(texts) && rc == 0; i++)
+		rc = json_get_string(*ret_tree, texts[i].key, texts[i].slot, err);
 	if (rc < 0) {
 		(void)blix_wrap(err, "%s", path);
 		err->code = BLIX_E_SPEC;
@@ -161,6 +165,26 @@ static int load_endpoints(struct settings *settings, const char *text, struct bl
 	return 0;
 }
 
+/* Files have no flags: they go with the user, not with the call. */
+static void load_files(struct settings *settings, const struct file_settings *file)
+{
+	const struct {
+		char **slot;
+		const char *variable, *in_file;
+	} files[] = {{&settings->ca, "BLIX_CA", file->ca},
+	             {&settings->cert, "BLIX_CERT", file->cert},
+	             {&settings->key, "BLIX_KEY", file->key}};
+	const char *value;
+
+	for (size_t i = 0; i < array_size(files); i++) {
+		value = environment(files[i].variable);
+		if (value == NULL)
+			value = files[i].in_file;
+		if (value != NULL)
+			xreplace(files[i].slot, value);
+	}
+}
+
 int settings_load(struct settings *settings, const struct arguments *arguments,
                   const struct verb *verb, struct blix_error *err)
 {
@@ -172,6 +196,7 @@ int settings_load(struct settings *settings, const struct arguments *arguments,
 
 	if (rc < 0)
 		return rc;
+	load_files(settings, &file);
 	value = first_set(arguments->values[OPTION_OUTPUT], "--output", "BLIX_OUTPUT", file.output,
 	                  path, &origin);
 	if (value != NULL && output_find(value, &settings->output, err) < 0)
@@ -189,4 +214,7 @@ int settings_load(struct settings *settings, const struct arguments *arguments,
 void settings_done(struct settings *settings)
 {
 	free(settings->endpoints);
+	free(settings->ca);
+	free(settings->cert);
+	free(settings->key);
 }

@@ -14,6 +14,8 @@
 #include "client/client_internal.h"
 #include "core/object_json.h"
 #include "sys/clock.h"
+#include "sys/file.h"
+#include "tls/direct.h"
 
 #include <curl/curl.h>
 #include <errno.h>
@@ -30,9 +32,13 @@
 #define CALL_MS_MAX    30000 /* one transfer, over what ?wait= adds */
 #define SILENCE_S      40L   /* of a stream of lines: two heartbeats of the daemon are missing */
 #define CONNECT_MS     2000
+#define HTTPS          "https://"
 
 struct client {
 	CURL *curl;
+	struct tls_credentials *credentials;  /* NULL: only Unix sockets */
+	char *ca_file, *cert_file, *key_file; /* for libcurl */
+	struct blix_error distrust;           /* why the other end is not believed; code BLIX_OK */
 	char *endpoints[ENDPOINTS_MAX];
 	size_t n_endpoints;
 	size_t current; /* endpoint in use */
@@ -66,33 +72,102 @@ struct exchange {
 	bool ended;    /* Blix-Ended */
 };
 
+bool client_is_unix(const char *endpoint)
+{
+	return endpoint[0] == '/';
+}
+
+const struct tls_credentials *client_credentials(const struct client *client)
+{
+	return client->credentials;
+}
+
+/* The path of a socket, or HOST:PORT. */
+static int endpoint_check(const char *text, const char *endpoint, struct blix_error *err)
+{
+	char host[PARSE_HOST];
+	uint16_t port;
+
+	if (!client_is_unix(endpoint)) {
+		if (strncmp(text, HTTPS, strlen(HTTPS)) == 0 &&
+		    parse_address(endpoint, host, &port, NULL) == 0 && host[0] != '\0' && port != 0)
+			return 0;
+		return blix_fail(err, BLIX_E_SPEC,
+		                 "endpoint '%s' is not unix:/PATH, /PATH or " HTTPS "HOST:PORT",
+		                 text);
+	}
+	if (strlen(endpoint) >= sizeof(((struct sockaddr_un *)0)->sun_path))
+		return blix_fail(err, BLIX_E_SPEC,
+		                 "endpoint '%s' is longer than a socket path may be", text);
+	return 0;
+}
+
 static int endpoints_parse(struct client *client, const char *text, struct blix_error *err)
 {
-	struct sockaddr_un address;
-
 	for (const char *p = text;; p++) {
 		size_t n = strcspn(p, ",");
-		const char *path = p;
-		size_t length = n;
+		cleanup(freep) char *one = xstrndup(p, n);
+		size_t skip = strncmp(one, "unix:", 5) == 0             ? 5
+		              : strncmp(one, HTTPS, strlen(HTTPS)) == 0 ? strlen(HTTPS)
+		                                                        : 0;
+		int rc = endpoint_check(one, one + skip, err);
 
-		if (n > 5 && strncmp(p, "unix:", 5) == 0) {
-			path += 5;
-			length -= 5;
-		}
-		if (length == 0 || path[0] != '/')
-			return blix_fail(err, BLIX_E_SPEC,
-			                 "endpoint '%.*s' is not unix:/PATH or /PATH", (int)n, p);
-		if (length >= sizeof(address.sun_path))
-			return blix_fail(err, BLIX_E_SPEC,
-			                 "endpoint '%.*s' is longer than a socket path may be",
-			                 (int)n, p);
+		if (rc < 0)
+			return rc;
 		if (client->n_endpoints == ENDPOINTS_MAX)
 			return blix_fail(err, BLIX_E_SPEC, "more than %d endpoints", ENDPOINTS_MAX);
-		client->endpoints[client->n_endpoints++] = xstrndup(path, length);
+		client->endpoints[client->n_endpoints++] = xstrdup(one + skip);
 		p += n;
 		if (*p == '\0')
 			return 0;
 	}
+}
+
+/* A certificate that has run out would only be refused later, in worse words. */
+static int own_check(const struct client *client, struct blix_error *err)
+{
+	const struct tls_identity *own = credentials_own(client->credentials);
+
+	if (own->not_after_ms > clock_wall_ms())
+		return 0;
+	(void)blix_fail(err, BLIX_E_DENIED, "the certificate of %s has expired", own->name);
+	blix_reason(err, "certificate-expired");
+	return -(int)BLIX_E_DENIED;
+}
+
+static int credentials_read(struct client *client, const struct client_options *options,
+                            struct blix_error *err)
+{
+	cleanup(tls_pem_done) struct tls_pem own;
+	cleanup(buf_done) struct buf ca;
+	int rc;
+
+	tls_pem_init(&own);
+	buf_init(&ca, LIMIT_FILE);
+	if (options->ca == NULL || options->cert == NULL || options->key == NULL) {
+		(void)blix_fail(err, BLIX_E_SPEC, "an endpoint by https needs certificates");
+		blix_hint(err, "set BLIX_CA, BLIX_CERT and BLIX_KEY, or ca, cert and key in the "
+		               "configuration");
+		return -(int)BLIX_E_SPEC;
+	}
+	if ((rc = file_read(options->ca, &ca, err)) < 0 ||
+	    (rc = file_read(options->cert, &own.cert, err)) < 0 ||
+	    (rc = file_read(options->key, &own.key, err)) < 0 ||
+	    (rc = credentials_open(&ca, &own, &client->credentials, err)) < 0)
+		return rc;
+	client->ca_file = xstrdup(options->ca);
+	client->cert_file = xstrdup(options->cert);
+	client->key_file = xstrdup(options->key);
+	return own_check(client, err);
+}
+
+static bool has_https(const struct client *client)
+{
+	for (size_t i = 0; i < client->n_endpoints; i++) {
+		if (!client_is_unix(client->endpoints[i]))
+			return true;
+	}
+	return false;
 }
 
 static size_t on_body(char *data, size_t size, size_t n, void *context)
@@ -172,7 +247,7 @@ static void curl_prepare(struct client *client)
 
 	must_set(curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L));
 	must_set(curl_easy_setopt(curl, CURLOPT_PROXY, ""));
-	must_set(curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http"));
+	must_set(curl_easy_setopt(curl, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED));
 	must_set(curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 0L));
 	must_set(curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_MS));
 	must_set(curl_easy_setopt(curl, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1));
@@ -182,6 +257,62 @@ static void curl_prepare(struct client *client)
 	must_set(curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, on_progress));
 	must_set(curl_easy_setopt(curl, CURLOPT_XFERINFODATA, client));
 	must_set(curl_easy_setopt(curl, CURLOPT_BUFFERSIZE, 256L << 10));
+}
+
+/* After the handshake, before a byte of the request: which node it is nobody has told us, but a
+ * node of our cluster it must be. libcurl has checked no more than the CA. */
+static int on_before_request(void *context, char *remote_ip, char *local_ip, int remote_port,
+                             int local_port)
+{
+	struct client *client = context;
+	struct curl_tlssessioninfo *tls = NULL;
+
+	(void)remote_ip;
+	(void)local_ip;
+	(void)remote_port;
+	(void)local_port;
+	if (client_is_unix(client_endpoint(client)))
+		return CURL_PREREQFUNC_OK;
+	if (curl_easy_getinfo(client->curl, CURLINFO_TLS_SSL_PTR, &tls) != CURLE_OK ||
+	    tls == NULL || tls->backend != CURLSSLBACKEND_GNUTLS || tls->internals == NULL) {
+		(void)blix_fail(&client->distrust, BLIX_E_INTERNAL,
+		                "libcurl does not say who is at the other end");
+		return CURL_PREREQFUNC_ABORT;
+	}
+	return tls_direct_judge(client->credentials, tls->internals, &client->distrust) < 0
+	               ? CURL_PREREQFUNC_ABORT
+	               : CURL_PREREQFUNC_OK;
+}
+
+static void curl_prepare_tls(struct client *client)
+{
+	CURL *curl = client->curl;
+
+	must_set(curl_easy_setopt(curl, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_3));
+	must_set(curl_easy_setopt(curl, CURLOPT_SSL_VERIFYPEER, 1L));
+	/* Names are of nodes, and any will do: on_before_request() looks. */
+	must_set(curl_easy_setopt(curl, CURLOPT_SSL_VERIFYHOST, 0L));
+	must_set(curl_easy_setopt(curl, CURLOPT_PREREQFUNCTION, on_before_request));
+	must_set(curl_easy_setopt(curl, CURLOPT_PREREQDATA, client));
+	must_set(curl_easy_setopt(curl, CURLOPT_SSL_SESSIONID_CACHE, 0L));
+	must_set(curl_easy_setopt(curl, CURLOPT_CAPATH, NULL));
+	must_set(curl_easy_setopt(curl, CURLOPT_CAINFO, client->ca_file));
+	must_set(curl_easy_setopt(curl, CURLOPT_SSLCERT, client->cert_file));
+	must_set(curl_easy_setopt(curl, CURLOPT_SSLKEY, client->key_file));
+}
+
+/* Each transfer goes to one endpoint, of one of the two kinds. */
+static void curl_point(const struct client *client, const char *path)
+{
+	const char *endpoint = client_endpoint(client);
+	bool is_unix = client_is_unix(endpoint);
+	cleanup(freep) char *url = is_unix ? xasprintf("http://blix%s", path)
+	                                   : xasprintf(HTTPS "%s%s", endpoint, path);
+	CURL *curl = client->curl;
+
+	must_set(curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, is_unix ? "http" : "https"));
+	must_set(curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH, is_unix ? endpoint : NULL));
+	must_set(curl_easy_setopt(curl, CURLOPT_URL, url));
 }
 
 int client_open(const struct client_options *options, struct client **ret, struct blix_error *err)
@@ -198,13 +329,16 @@ int client_open(const struct client_options *options, struct client **ret, struc
 		client->until_ms = clock_boot_ms() + options->timeout_ms;
 	client->tick = options->tick;
 	client->context = options->context;
-	/* No TLS is spoken here, so GnuTLS need not be set up. */
-	if (curl_global_init(CURL_GLOBAL_NOTHING) != CURLE_OK)
+	if (has_https(client) && (rc = credentials_read(client, options, err)) < 0)
+		return rc;
+	if (curl_global_init(CURL_GLOBAL_SSL) != CURLE_OK)
 		return blix_fail(err, BLIX_E_NOMEM, "libcurl cannot be set up");
 	client->curl = curl_easy_init();
 	if (client->curl == NULL)
 		return blix_fail(err, BLIX_E_NOMEM, "libcurl cannot be set up");
 	curl_prepare(client);
+	if (client->credentials != NULL)
+		curl_prepare_tls(client);
 	*ret = take(client);
 	return 0;
 }
@@ -219,6 +353,10 @@ void client_free(struct client *client)
 	}
 	for (size_t i = 0; i < client->n_endpoints; i++)
 		free(client->endpoints[i]);
+	credentials_free(client->credentials);
+	free(client->ca_file);
+	free(client->cert_file);
+	free(client->key_file);
 	free(client);
 }
 
@@ -299,14 +437,14 @@ static long transfer_ms(const struct client *client, const struct exchange *exch
 	return (long)left;
 }
 
-int client_connect_error(const char *path, int sys, struct blix_error *err)
+int client_connect_error(const char *endpoint, int sys, struct blix_error *err)
 {
 	if (sys == EACCES || sys == EPERM) {
-		(void)blix_fail(err, BLIX_E_DENIED, "connect %s: permission denied", path);
+		(void)blix_fail(err, BLIX_E_DENIED, "connect %s: permission denied", endpoint);
 		blix_hint(err, "members of group blix may use it");
 		return -(int)BLIX_E_DENIED;
 	}
-	(void)blix_fail(err, BLIX_E_UNAVAILABLE, "no daemon answers at %s", path);
+	(void)blix_fail(err, BLIX_E_UNAVAILABLE, "no daemon answers at %s", endpoint);
 	blix_hint(err, "is blixd running?");
 	return -(int)BLIX_E_UNAVAILABLE;
 }
@@ -326,6 +464,13 @@ bool client_interrupted(const struct client *client, struct blix_error *err)
 	return true;
 }
 
+/* Nothing was sent, and nothing will be. */
+static int distrusted(const struct client *client, struct blix_error *err)
+{
+	*err = client->distrust;
+	return blix_wrap(err, "%s", client_endpoint(client));
+}
+
 static int curl_error(const struct client *client, CURLcode rc, bool *ret_connected,
                       struct blix_error *err)
 {
@@ -340,7 +485,13 @@ static int curl_error(const struct client *client, CURLcode rc, bool *ret_connec
 	case CURLE_OPERATION_TIMEDOUT:
 		return blix_fail(err, BLIX_E_TIMEOUT, "%s did not answer in time", path);
 	case CURLE_ABORTED_BY_CALLBACK:
-		return interrupted(err);
+		return client->distrust.code != BLIX_OK ? distrusted(client, err)
+		                                        : interrupted(err);
+	case CURLE_PEER_FAILED_VERIFICATION:
+		(void)blix_fail(err, BLIX_E_DENIED, "%s: its certificate is not of this cluster",
+		                path);
+		blix_reason(err, "other-ca");
+		return -(int)BLIX_E_DENIED;
 	case CURLE_WRITE_ERROR:
 		return blix_fail(err, BLIX_E_TOOBIG, "the answer is larger than %u MiB",
 		                 (unsigned)(LIMIT_ANSWER >> 20));
@@ -375,7 +526,6 @@ static void body_set(CURL *curl, struct exchange *exchange)
 static int exchange_send(struct client *client, struct exchange *exchange, bool *ret_connected,
                          struct blix_error *err)
 {
-	cleanup(freep) char *url = xasprintf("http://blix%s", exchange->path);
 	CURL *curl = client->curl;
 	struct curl_slist *headers = headers_make(client, exchange);
 	CURLcode rc;
@@ -384,9 +534,7 @@ static int exchange_send(struct client *client, struct exchange *exchange, bool 
 	exchange->curl = curl;
 	exchange->next = 0;
 	exchange->ended = false;
-	must_set(curl_easy_setopt(curl, CURLOPT_UNIX_SOCKET_PATH,
-	                          client->endpoints[client->current]));
-	must_set(curl_easy_setopt(curl, CURLOPT_URL, url));
+	curl_point(client, exchange->path);
 	body_set(curl, exchange);
 	must_set(curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, exchange->method));
 	must_set(curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers));

@@ -1,4 +1,7 @@
-/* A synchronous client of blixd: HTTP over Unix sockets, one connection that is reused.
+/* A synchronous client of blixd: HTTP over Unix sockets or TLS, one connection that is reused.
+ *
+ * Over TLS the other end must show a certificate of a node of the cluster whose CA the client has;
+ * nothing is sent to any other, and no proxy, .netrc or redirection is heeded.
  *
  * A mutation carries the client's session and the next request number, or the key that client_key()
  * set. While the answer says that nothing is settled (outcome unknown, no leader, busy, too many
@@ -20,8 +23,10 @@
 struct client;
 
 struct client_options {
-	const char *endpoints; /* "unix:PATH" or "PATH", several separated by commas */
-	uint64_t timeout_ms;   /* of the whole client, from client_open() on */
+	const char *endpoints; /* "unix:PATH", "PATH" or "https://HOST:PORT"; several with commas */
+	/* PEM files for https: the cluster's CA, the user's certificate and key. NULL: not set. */
+	const char *ca, *cert, *key;
+	uint64_t timeout_ms; /* of the whole client, from client_open() on */
 	/* Called about once a second, and after each interrupted system call, while an answer is
 	 * awaited; true ends the call with -BLIX_E_TIMEOUT and reason "interrupted". May be NULL.
 	 */

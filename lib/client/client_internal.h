@@ -5,11 +5,14 @@
 #include "client/client.h"
 
 size_t client_endpoints(const struct client *client);
-/* The socket's path in use, and the turn to the next one. */
+/* The endpoint in use, a socket's path or HOST:PORT, and the turn to the next one. */
 const char *client_endpoint(const struct client *client);
+bool client_is_unix(const char *endpoint);
+/* For HOST:PORT. */
+const struct tls_credentials *client_credentials(const struct client *client);
 void client_next_endpoint(struct client *client);
 /* The words for a connect() that failed. */
-int client_connect_error(const char *path, int sys, struct blix_error *err);
+int client_connect_error(const char *endpoint, int sys, struct blix_error *err);
 /* Calls the tick; true fills err: the call is to end. */
 bool client_interrupted(const struct client *client, struct blix_error *err);
 

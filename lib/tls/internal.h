@@ -7,6 +7,7 @@
  * session.c      the pump of a TLS session
  * token.c        the line of a join token
  * hosted.c       sessions that another library runs
+ * direct.c       sessions of programs without a loop
  * tunnel.c       what is left of such a session when its library is done with it
  */
 #ifndef BLIX_TLS_INTERNAL_H
