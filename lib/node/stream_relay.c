@@ -1,14 +1,16 @@
 /* The relay: a stream of a VM that is on another node, passed on to that node's daemon.
  *
- * Happy path: connect to its socket, ask for the same stream with ?here=true and the same body; its
- * 101 is answered with our own, and from then on bytes are passed both ways as they are: the window
- * of the frames is kept by the two ends. An error answer of the other daemon is passed on too. One
- * that does not answer is node-unreachable. Each side is read only while the other takes it. */
+ * Happy path: connect to its socket, or over TLS (dial.h), ask for the same stream with ?here=true
+ * and the same body; its 101 is answered with our own, and from then on bytes are passed both ways
+ * as they are: the window of the frames is kept by the two ends. An error answer of the other
+ * daemon is passed on too. One that does not answer is node-unreachable. Each side is read only
+ * while the other takes it. */
 #include "node/stream.h"
 
 #include "base/alloc.h"
 #include "base/upgrade.h"
 #include "node/api_internal.h"
+#include "node/dial.h"
 #include "sys/wire.h"
 
 #define HEAD_MS 30000 /* a guest that must be asked first may be slow */
@@ -19,6 +21,8 @@ struct relay {
 	struct http_request *request; /* until answered */
 	struct http_upgrade *upgrade;
 	struct wire *near, *far; /* client, daemon of the node */
+	struct dial *dial;       /* to it; NULL: not under way */
+	struct buf ask;          /* what it is asked, until it is */
 	struct buf head;         /* of the far answer, and what came behind it */
 	struct upgrade_head answer;
 	uv_timer_t timer;
@@ -35,6 +39,7 @@ static void relay_closed(void *data)
 	if (relay->upgrade != NULL)
 		http_upgrade_close(relay->upgrade);
 	buf_done(&relay->head);
+	buf_done(&relay->ask);
 	free(relay);
 }
 
@@ -50,6 +55,9 @@ static void relay_end(struct relay *relay)
 	relay->ended = true;
 	stream_unlink(relay->daemon, &relay->link);
 	uv_close((uv_handle_t *)&relay->timer, on_timer_closed);
+	if (relay->dial != NULL)
+		dial_cancel(relay->dial);
+	relay->dial = NULL;
 	if (relay->near != NULL)
 		wire_close(relay->near, relay_closed, relay);
 	if (relay->far != NULL)
@@ -200,25 +208,51 @@ static void on_timer(uv_timer_t *timer)
 	relay_fail(timer->data, "does not answer in time");
 }
 
-static int relay_ask(struct relay *relay, const struct config_server *server, const char *path,
-                     struct blix_error *err)
+/* The far daemon is there. */
+static void relay_ask(struct relay *relay)
 {
-	struct api_hop hop;
-	cleanup(buf_done) struct buf ask;
-	size_t n;
-	int rc;
+	struct blix_error err;
 
-	buf_init(&ask, 2 * LIMIT_BODY);
-	api_hop(relay->daemon, relay->request, server, &hop);
-	rc = upgrade_ask(&ask, path, hop.headers[0], http_body(relay->request, &n));
-	return rc < 0 ? rc : wire_write(relay->far, ask.data, ask.len, err);
+	relay->open++;
+	if (wire_write(relay->far, relay->ask.data, relay->ask.len, &err) < 0)
+		relay_fail(relay, "cannot be asked");
+	else
+		wire_resume(relay->far);
+	buf_done(&relay->ask);
+}
+
+static void on_dialed(void *data, int fd)
+{
+	struct relay *relay = data;
+
+	relay->dial = NULL;
+	if (fd < 0 || wire_open(relay->daemon->loop, fd, &far_events, relay, &relay->far, NULL) < 0)
+		relay_fail(relay, "cannot be reached");
+	else
+		relay_ask(relay);
+}
+
+static void relay_connect(struct relay *relay, const struct api_hop *hop)
+{
+	struct daemon *d = relay->daemon;
+	bool is_unix = hop->address[0] == '/';
+	int rc =
+		is_unix ? wire_connect(d->loop, hop->address, &far_events, relay, &relay->far, NULL)
+			: dial_start(d->loop, d->credentials, hop->address, hop->server_name,
+	                             on_dialed, relay, &relay->dial, NULL);
+
+	if (rc < 0)
+		relay_fail(relay, "cannot be reached");
+	else if (is_unix)
+		relay_ask(relay);
 }
 
 void relay_start(struct daemon *d, struct http_request *request, const struct config_server *server,
                  const char *path)
 {
 	struct relay *relay = xcalloc(1, sizeof(*relay));
-	struct blix_error err;
+	struct api_hop hop;
+	size_t n;
 
 	if (!stream_link(d, request, &relay->link, relay_cut)) {
 		free(relay);
@@ -232,13 +266,10 @@ void relay_start(struct daemon *d, struct http_request *request, const struct co
 	relay->timer.data = relay;
 	(void)uv_timer_start(&relay->timer, on_timer, HEAD_MS, 0);
 	http_on_cancel(request, on_cancelled, relay);
-	if (wire_connect(d->loop, server->api, &far_events, relay, &relay->far, &err) < 0) {
-		relay_fail(relay, "cannot be reached");
-		return;
-	}
-	relay->open++;
-	if (relay_ask(relay, server, path, &err) < 0)
+	buf_init(&relay->ask, 2 * LIMIT_BODY);
+	api_hop(d, request, server, &hop);
+	if (upgrade_ask(&relay->ask, path, hop.headers[0], http_body(request, &n)) < 0)
 		relay_fail(relay, "cannot be asked");
 	else
-		wire_resume(relay->far);
+		relay_connect(relay, &hop);
 }
