@@ -133,6 +133,7 @@ tsan: $(B)/tests/test_consensus $(B)/tests/test_node_executor | all fakes ## run
 # Each tier is a folder of *.bats; they find the programs in $BLIX_BUILD/bin and on PATH.
 BATSENV = BLIX_BUILD=$(abspath $(B)) PATH=$(abspath $(B))/bin:$(abspath $(B))/libexec:$$PATH
 crash cluster: $(B)/tests/crash/journal_open
+cluster: $(B)/tests/cluster/certificates
 cli cluster guest systemd crash chaos: all fakes
 	@if ls tests/$@/*.bats >/dev/null 2>&1; then $(BATSENV) bats $(BATSFLAGS) tests/$@; else echo 1..0; fi
 cli: ## run tests/cli: the real programs, bad input, installation
@@ -142,6 +143,11 @@ guest: ## run tests/guest: real nix, real QEMU, real guests
 systemd: ## run tests/systemd: a host with systemd as its init (root)
 
 $(B)/tests/crash/%: $(B)/tests/crash/%.o $(LIB)
+	@mkdir -p $(@D)
+	@echo "  LD  $@"
+	$(Q)$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
+
+$(B)/tests/cluster/%: $(B)/tests/cluster/%.o $(LIB)
 	@mkdir -p $(@D)
 	@echo "  LD  $@"
 	$(Q)$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
