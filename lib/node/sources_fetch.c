@@ -15,6 +15,7 @@
 #include "sys/file.h"
 #include "sys/log.h"
 #include "sys/sink.h"
+#include "tls/authority.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -276,8 +277,10 @@ static void task_fetch(struct task *task)
 {
 	struct sources *s = task->s;
 	const struct config *config = s->config.config;
-	char hex[SOURCE_HEX], path[96];
+	const struct config_server *server;
+	char hex[SOURCE_HEX], path[96], name[TLS_DNS];
 	struct fetch_options options = {.path = path,
+	                                .server_name = name,
 	                                .deadline_ms = FETCH_MS,
 	                                .answer_max = LIMIT_SOURCE,
 	                                .piece = on_piece,
@@ -292,7 +295,9 @@ static void task_fetch(struct task *task)
 	}
 	source_hex(&task->name, hex);
 	(void)snprintf(path, sizeof(path), "/v1/sources/%s", hex);
-	options.address = config->servers[task->server++].api;
+	server = &config->servers[task->server++];
+	options.address = server->api;
+	tls_dns_name(server->id, config->cluster, name);
 	task->sunk = 0;
 	task->sink = sink_open(s->config.loop, fd, on_drained, task);
 	if (fetch_start(s->config.fetch, &options, on_fetched, task, &task->fetch, &task->own) < 0)
