@@ -59,7 +59,7 @@ static void who_unix(const struct config *config, const struct http_peer *peer, 
 	}
 }
 
-/* A connection may last longer than the certificate that it began with. */
+/* A connection may last longer than its certificate is good for. */
 static int who_certificate(const struct daemon *d, const struct tls_identity *identity,
                            struct api_who *who, struct blix_error *err)
 {
@@ -68,6 +68,12 @@ static int who_certificate(const struct daemon *d, const struct tls_identity *id
 		(void)blix_fail(err, BLIX_E_DENIED, "the certificate of %s holds no longer",
 		                who->principal);
 		blix_reason(err, "certificate-expired");
+		return -(int)BLIX_E_DENIED;
+	}
+	if (state_denied(d->state, identity->node, identity->serial)) {
+		(void)blix_fail(err, BLIX_E_DENIED, "the certificate of %s was withdrawn",
+		                who->principal);
+		blix_reason(err, "certificate-denied");
 		return -(int)BLIX_E_DENIED;
 	}
 	who->role = identity->role;

@@ -120,6 +120,7 @@ static int set_up(void **state)
 	config_init(&f->config);
 	xreplace(&f->config.cluster, CLUSTER);
 	f->daemon.config = &f->config;
+	f->daemon.state = state_new();
 	files_make(f);
 	memcpy(f->routes, api_routes, api_n_routes * sizeof(*api_routes));
 	for (size_t i = 0; i < api_n_routes; i++) {
@@ -159,6 +160,7 @@ static int take_down(void **state)
 	(void)uv_run(&f->loop, UV_RUN_DEFAULT);
 	assert_int_equal(uv_loop_close(&f->loop), 0);
 	credentials_free(f->credentials);
+	state_free(f->daemon.state);
 	tls_pem_done(&f->ca);
 	tls_pem_done(&f->own);
 	config_done(&f->config);
@@ -308,6 +310,51 @@ static void principals(void **state)
 	assert_string_equal(f->principal, own);
 }
 
+static void apply(struct command *command)
+{
+	struct command_result result;
+
+	state_begin(fixture.daemon.state, 1, 1000000);
+	state_apply(fixture.daemon.state, command, &result);
+	assert_int_equal(result.code, BLIX_OK);
+	command_done(command);
+}
+
+/* A certificate that is withdrawn under an open connection, and a node, whatever it shows. */
+static void denials(void **state)
+{
+	struct fixture *f = &fixture;
+	cleanup(freep) char *path = xasprintf("%s/viewer.cert", f->dir);
+	cleanup(buf_done) struct buf cert = {0};
+	struct tls_identity vera;
+	struct command command;
+
+	(void)state;
+	buf_init(&cert, LIMIT_FILE);
+	assert_int_equal(file_read(path, &cert, NULL), 0);
+	assert_int_equal(authority_check(&f->ca.cert, &cert, clock_wall_ms(), &vera, NULL), 0);
+	command_init(&command, COMMAND_CLUSTER_INIT);
+	memcpy(command.cluster_init.id, CLUSTER, sizeof(CLUSTER));
+	memset(command.cluster_init.ca, 'a', sizeof(command.cluster_init.ca) - 1);
+	command.cluster_init.level = FEATURE_LEVEL;
+	command.cluster_init.voters = 1;
+	command.cluster_init.node = 1;
+	(void)snprintf(command.cluster_init.name, sizeof(command.cluster_init.name), "n1");
+	memset(command.cluster_init.serial, '1', sizeof(command.cluster_init.serial) - 1);
+	apply(&command);
+	assert_int_equal(ask(f, &askers[3], "GET", "/v1/status"), 204);
+	assert_int_equal(ask(f, &askers[4], "POST", "/v1/internal/propose"), 204);
+	command_init(&command, COMMAND_DENY);
+	memcpy(command.deny.serial, vera.serial, sizeof(command.deny.serial));
+	apply(&command);
+	command_init(&command, COMMAND_DENY);
+	command.deny.node = 2;
+	apply(&command);
+	assert_int_equal(ask(f, &askers[3], "GET", "/v1/status"), 403);
+	assert_int_equal(ask(f, &askers[4], "POST", "/v1/internal/propose"), 403);
+	assert_int_equal(ask(f, &askers[2], "GET", "/v1/status"), 204);
+}
+
 /* In a child, which becomes somebody else: the status of `request` as an exit status of 0 to 9. */
 static void ask_as(uid_t uid, gid_t gid, const char *request)
 {
@@ -371,6 +418,7 @@ int main(void)
 		cmocka_unit_test(sensible),
 		cmocka_unit_test(principals),
 		cmocka_unit_test(unix_users),
+		cmocka_unit_test(denials),
 	};
 
 	return cmocka_run_group_tests_name("roles", tests, set_up, take_down);
