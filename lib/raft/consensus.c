@@ -322,6 +322,9 @@ static int config_check(const struct consensus_config *config, struct blix_error
 	if (strlen(config->cluster) > PEER_CLUSTER)
 		return blix_fail(err, BLIX_E_SPEC, "cluster id is longer than %u bytes",
 		                 PEER_CLUSTER);
+	if (config->credentials != NULL &&
+	    strcmp(credentials_own(config->credentials)->cluster, config->cluster) != 0)
+		return blix_fail(err, BLIX_E_SPEC, "the TLS certificate is of another cluster");
 	for (size_t i = 0; i < config->n_members; i++) {
 		const struct consensus_member *member = &config->members[i];
 
@@ -449,6 +452,9 @@ static int open_raft(struct consensus *c, struct blix_error *err)
 	c->transport.cluster = c->cluster;
 	c->transport.members = c->members;
 	c->transport.n_members = config->n_members;
+	c->transport.credentials = config->credentials;
+	c->transport.denied = config->denied;
+	c->transport.denied_data = config->fsm.data;
 	peer_init(&c->transport);
 	rc = raft_uv_init(&c->io, config->loop, c->dir, &c->transport.base);
 	if (rc != 0)
@@ -569,4 +575,10 @@ bool consensus_peer_seen(const struct consensus *c, uint64_t id, uint64_t *ret_a
 		return true;
 	}
 	return false;
+}
+
+void consensus_recheck_peers(struct consensus *c)
+{
+	if (c->io_open && c->transport.secure != NULL)
+		secure_recheck(c->transport.secure);
 }

@@ -16,6 +16,7 @@
 #include "base/buf.h"
 #include "base/error.h"
 #include "core/result.h"
+#include "tls/credentials.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -27,7 +28,7 @@ struct consensus;
 struct consensus_member {
 	uint64_t id; /* never 0, never given to another directory */
 	char *name;
-	char *address; /* path of the Unix socket that its consensus listens on */
+	char *address; /* where its consensus listens: a Unix socket's path, or HOST:PORT */
 };
 
 /* A leader that has seen no entry made since it started, as after a restart of the whole cluster,
@@ -70,6 +71,12 @@ struct consensus_config {
 	unsigned snapshot_threshold;  /* entries between snapshots; 0: 1024 */
 	unsigned snapshot_trailing;   /* entries kept behind a snapshot; 0: 512 */
 	struct consensus_fsm fsm;
+	/* For addresses HOST:PORT, of this cluster; they outlive the consensus, and may be
+	 * replaced. NULL: Unix sockets alone. */
+	const struct tls_credentials *credentials;
+	/* Whether a server is refused whose certificate is good: it is on the deny list. `data` is
+	 * fsm.data; may be NULL. */
+	bool (*denied)(void *data, const struct tls_identity *peer);
 	/* Called at most once, possibly inside one of the calls below or of the fsm's. Nothing is
 	 * applied or answered after it. It must not call consensus_close; libraft may abort the
 	 * process once it returns. `data` is fsm.data. */
@@ -123,5 +130,7 @@ void consensus_on_role(struct consensus *c,
 void consensus_status(struct consensus *c, struct consensus_status *ret);
 /* How long ago the last message of peer `id` came in (BOOTTIME); false: none since the start. */
 bool consensus_peer_seen(const struct consensus *c, uint64_t id, uint64_t *ret_age_ms);
+/* The deny list has changed: connections of servers that are on it by now are ended. */
+void consensus_recheck_peers(struct consensus *c);
 
 #endif

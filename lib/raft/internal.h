@@ -5,6 +5,7 @@
  * machine.c    libraft's state machine: apply, snapshot, restore
  * entry.c      the bytes of a log entry
  * peer.c       connections between servers
+ * secure.c     those of them that are TCP with TLS
  */
 #ifndef BLIX_RAFT_INTERNAL_H
 #define BLIX_RAFT_INTERNAL_H

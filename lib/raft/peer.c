@@ -1,8 +1,9 @@
-/* Unix sockets as libraft's transport: see peer.h.
+/* Connections of libraft: see peer.h.
  *
- * Happy path of a connection: connect -> check the peer's uid -> write our hello -> read the
- * answer -> give the stream to libraft. Of an accepted one: check the uid -> read the hello ->
- * write ours as the answer -> give the stream to libraft.
+ * Happy path of a connection: connect -> check the peer's uid, or let secure.c check its
+ * certificate
+ * -> write our hello -> read the answer -> give the stream to libraft. Of an accepted one: the same
+ * check -> read the hello -> write ours as the answer -> give the stream to libraft.
  *
  * Everything before the last step belongs to a peer_link with a deadline. Whatever goes wrong
  * closes its handles, and a connect request is answered in the last close callback: exactly once
@@ -25,6 +26,7 @@
 #define HELLO_MAGIC      0x52584c42u /* "BLXR" */
 #define HELLO_VERSION    1
 #define HELLO_TIMEOUT_MS 1000
+#define CALL_TIMEOUT_MS  3000 /* a TLS handshake, and our hello after it */
 #define BACKLOG          64
 #define INCOMING_MAX     64u
 
@@ -37,6 +39,8 @@ struct peer_link {
 	uv_timer_t timer;
 	uv_connect_t connect;
 	struct raft_uv_connect *req;         /* NULL: an accepted connection */
+	struct secure_call *call;            /* under way */
+	uint64_t certified;                  /* who the certificate says; 0: a Unix socket */
 	const struct consensus_member *peer; /* who is called; who called, once known */
 	int status;                          /* for req */
 	bool closing;
@@ -97,7 +101,8 @@ static enum hello_status hello_judge(struct peer_link *link)
 		return HELLO_VERSION_REFUSED;
 	if (n_cluster != strlen(t->cluster) || memcmp(in + PEER_HEADER, t->cluster, n_cluster) != 0)
 		return HELLO_CLUSTER_REFUSED;
-	if (peer == NULL || peer->id == t->id || (link->peer != NULL && link->peer != peer))
+	if (peer == NULL || peer->id == t->id || (link->peer != NULL && link->peer != peer) ||
+	    (link->certified != 0 && link->certified != peer->id))
 		return HELLO_SERVER_REFUSED;
 	link->peer = peer;
 	return HELLO_OK;
@@ -105,7 +110,8 @@ static enum hello_status hello_judge(struct peer_link *link)
 
 static void transport_maybe_closed(struct peer_transport *t)
 {
-	if (t->closing && !t->listening && LIST_EMPTY(&t->links) && t->close_cb != NULL) {
+	if (t->closing && !t->listening && t->secure == NULL && LIST_EMPTY(&t->links) &&
+	    t->close_cb != NULL) {
 		raft_uv_transport_close_cb cb = take(t->close_cb);
 
 		cb(&t->base);
@@ -162,6 +168,8 @@ static void link_fail(struct peer_link *link, int status)
 		return;
 	link->closing = true;
 	link->status = status;
+	if (link->call != NULL)
+		secure_cancel(take(link->call));
 	/* A stream that waits to be handed over was not counted as open any more. */
 	if (uv_is_closing((uv_handle_t *)&link->timer))
 		link->n_handles++;
@@ -192,6 +200,7 @@ static bool link_write_hello(struct peer_link *link, enum hello_status status)
 	return uv_try_write((uv_stream_t *)link->pipe, &buf, 1) == (int)n;
 }
 
+/* Over TLS the certificate has said so. */
 static bool link_peer_allowed(const struct peer_link *link)
 {
 	struct ucred cred;
@@ -286,6 +295,39 @@ static void on_connected(uv_connect_t *connect, int status)
 		link_fail(link, RAFT_NOCONNECTION);
 }
 
+/* The plain end of a TLS connection. */
+static bool link_adopt(struct peer_link *link, int fd, uint64_t id)
+{
+	link->certified = id;
+	if (uv_pipe_open(link->pipe, fd) == 0)
+		return true;
+	closep(&fd);
+	return false;
+}
+
+static void on_called(void *data, int fd, uint64_t id)
+{
+	struct peer_link *link = data;
+
+	link->call = NULL;
+	if (fd < 0 || !link_adopt(link, fd, id) || !link_write_hello(link, HELLO_OK) ||
+	    !link_read(link))
+		link_fail(link, RAFT_NOCONNECTION);
+}
+
+static int connect_secure(struct peer_link *link)
+{
+	struct peer_transport *t = link->t;
+
+	(void)uv_timer_start(&link->timer, on_timeout, CALL_TIMEOUT_MS, 0);
+	if (t->secure != NULL)
+		link->call = secure_connect(t->secure, link->peer->address, link->peer->id,
+		                            on_called, link);
+	if (link->call == NULL)
+		link_fail(link, RAFT_NOCONNECTION);
+	return 0;
+}
+
 static int peer_connect(struct raft_uv_transport *base, struct raft_uv_connect *req, raft_id id,
                         const char *address, raft_uv_connect_cb cb)
 {
@@ -297,13 +339,15 @@ static int peer_connect(struct raft_uv_transport *base, struct raft_uv_connect *
 	(void)address;
 	if (member == NULL)
 		return RAFT_BADID;
-	if (strlen(member->address) > PEER_ADDRESS)
+	if (!secure_address(member->address) && strlen(member->address) > PEER_SOCKET)
 		return RAFT_NAMETOOLONG;
 	req->cb = cb;
 	link = link_new(t);
 	link->req = req;
 	link->peer = member;
 	link->connect.data = link;
+	if (secure_address(member->address))
+		return connect_secure(link);
 	uv_pipe_connect(&link->connect, link->pipe, member->address, on_connected);
 	return 0;
 }
@@ -319,6 +363,20 @@ static void on_incoming(uv_stream_t *listener, int status)
 	t->n_incoming++;
 	if (uv_accept(listener, (uv_stream_t *)link->pipe) != 0 || t->n_incoming > INCOMING_MAX ||
 	    !link_peer_allowed(link) || !link_read(link))
+		link_fail(link, RAFT_NOCONNECTION);
+}
+
+/* A server whose certificate is good. */
+static void on_incoming_secure(void *data, int fd, uint64_t id)
+{
+	struct peer_transport *t = data;
+	struct peer_link *link;
+
+	if (fd < 0)
+		return;
+	link = link_new(t);
+	t->n_incoming++;
+	if (!link_adopt(link, fd, id) || t->n_incoming > INCOMING_MAX || !link_read(link))
 		link_fail(link, RAFT_NOCONNECTION);
 }
 
@@ -352,9 +410,9 @@ static int listener_start(struct peer_transport *t, const char *path, struct bli
 	char *slash = strrchr(parent, '/');
 	int rc;
 
-	if (strlen(path) > PEER_ADDRESS)
+	if (strlen(path) > PEER_SOCKET)
 		return blix_fail(err, BLIX_E_SPEC, "socket path %s is longer than %u bytes", path,
-		                 PEER_ADDRESS);
+		                 PEER_SOCKET);
 	if (slash != NULL && slash != parent) {
 		*slash = '\0';
 		rc = file_make_dirs(parent, 0700, err);
@@ -376,14 +434,33 @@ static int listener_start(struct peer_transport *t, const char *path, struct bli
 	return rc == 0 ? 0 : blix_fail_sys(err, -rc, "listen on %s", path);
 }
 
+static int listen_secure(struct peer_transport *t, struct blix_error *err)
+{
+	if (t->secure == NULL)
+		return blix_fail(err, BLIX_E_SPEC, "listen on %s: no TLS credentials", t->address);
+	return secure_listen(t->secure, t->address, on_incoming_secure, t, err);
+}
+
 static int peer_listen(struct raft_uv_transport *base, raft_uv_accept_cb cb)
 {
 	struct peer_transport *t = base->impl;
+	struct secure_config secure = {
+		.loop = t->loop,
+		.credentials = t->credentials,
+		.denied = t->denied,
+		.data = t->denied_data,
+	};
+	int rc;
 
 	t->accept_cb = cb;
+	/* libraft calls this first, and peer_close() in any case. */
+	if (t->credentials != NULL)
+		t->secure = secure_open(&secure);
 	if (t->n_members == 1)
 		return 0;
-	if (listener_start(t, t->address, &t->error) < 0) {
+	rc = secure_address(t->address) ? listen_secure(t, &t->error)
+	                                : listener_start(t, t->address, &t->error);
+	if (rc < 0) {
 		(void)snprintf(base->errmsg, sizeof(base->errmsg), "%.200s", t->error.text);
 		return RAFT_IOERR;
 	}
@@ -398,6 +475,14 @@ static void on_listener_closed(uv_handle_t *handle)
 	transport_maybe_closed(t);
 }
 
+static void on_secure_closed(void *data)
+{
+	struct peer_transport *t = data;
+
+	t->secure = NULL;
+	transport_maybe_closed(t);
+}
+
 static void peer_close(struct raft_uv_transport *base, raft_uv_transport_close_cb cb)
 {
 	struct peer_transport *t = base->impl;
@@ -409,7 +494,10 @@ static void peer_close(struct raft_uv_transport *base, raft_uv_transport_close_c
 		uv_close((uv_handle_t *)&t->listener, on_listener_closed);
 	for (link = LIST_FIRST(&t->links); link != NULL; link = LIST_NEXT(link, entry))
 		link_fail(link, RAFT_CANCELED);
-	transport_maybe_closed(t);
+	if (t->secure != NULL)
+		secure_close(t->secure, on_secure_closed, t);
+	else
+		transport_maybe_closed(t);
 }
 
 static int peer_start(struct raft_uv_transport *base, raft_id id, const char *address)

@@ -1,21 +1,26 @@
-/* Connections between the servers of a cluster, over Unix sockets, as libraft's transport.
+/* Connections between the servers of a cluster as libraft's transport: over Unix sockets, or, where
+ * an address is HOST:PORT, over TLS (secure.h).
  *
  * Both sides introduce themselves: the one that connects first, then the other. Refused are another
- * cluster, a server that is not on the list or not the one that was called, and a process of
- * another user than root or our own. Only after that does libraft get the stream.
+ * cluster, a server that is not on the list or not the one that was called, over a Unix socket a
+ * process of another user than root or our own, and over TLS whoever is not the server that its
+ * certificate says. Only after that does libraft get the stream.
  */
 #ifndef BLIX_RAFT_PEER_H
 #define BLIX_RAFT_PEER_H
 
 #include "base/error.h"
+#include "base/parse.h"
 #include "raft/consensus.h"
+#include "raft/secure.h"
 
 #include <raft.h>
 #include <raft/uv.h>
 #include <sys/queue.h>
 
-#define PEER_CLUSTER 64u  /* bytes of a cluster id */
-#define PEER_ADDRESS 107u /* bytes of a socket path: sun_path less its NUL */
+#define PEER_CLUSTER 64u               /* bytes of a cluster id */
+#define PEER_SOCKET  107u              /* bytes of a socket path: sun_path less its NUL */
+#define PEER_ADDRESS (PARSE_HOST + 7u) /* [HOST]:PORT is longer */
 #define PEER_HEADER  24u
 #define PEER_HELLO   (PEER_HEADER + PEER_CLUSTER + PEER_ADDRESS)
 
@@ -30,6 +35,11 @@ struct peer_transport {
 	const char *cluster;
 	const struct consensus_member *members;
 	size_t n_members;
+	/* May be NULL: Unix sockets alone. */
+	const struct tls_credentials *credentials;
+	bool (*denied)(void *data, const struct tls_identity *peer);
+	void *denied_data;
+	struct secure *secure; /* NULL: closed, or there are no credentials */
 	uv_pipe_t listener;
 	bool listening;
 	bool closing;
@@ -40,7 +50,8 @@ struct peer_transport {
 	struct blix_error error; /* why listening failed */
 };
 
-/* t is zeroed but for loop, id, address, cluster and members, which the caller has set. */
+/* t is zeroed but for loop, id, address, cluster, members and what is for TLS, which the caller has
+ * set. */
 void peer_init(struct peer_transport *t);
 
 #endif
