@@ -49,6 +49,12 @@
 #define LIMIT_PROPOSALS_OF 512u         /* of them by one principal: the others get their turn */
 #define LIMIT_PROPOSED     (16u << 20)  /* bytes of them that the log has not taken yet */
 #define LIMIT_SNAPSHOT     (512u << 20) /* travels as one message held in memory */
+#define LIMIT_PEERS        1024u /* servers that one daemon has heard of: they are looped over */
+#define LIMIT_RECONFIGS    64u   /* changes of members that wait: each takes a round of the log */
+#define LIMIT_LOG_TAIL     (8u << 20)   /* bytes of commands behind a snapshot before the next */
+#define LIMIT_LOG_TRAIL    (4u << 20)   /* of them kept behind it for servers that lag */
+#define LIMIT_LOG_ROOM     (8u << 20)   /* free on the disk, or nothing is written: one segment */
+#define LIMIT_LOG_RESERVE  (16u << 20)  /* given back then: a segment, a term, what is under way */
 #define LIMIT_BODY         (1u << 20)   /* an HTTP request body */
 #define LIMIT_ANSWER       (256u << 20) /* an HTTP answer as a client reads it: 100,000 full VMs */
 #define LIMIT_CONNECTIONS  1000         /* HTTP connections at once, on each socket */

@@ -5,17 +5,17 @@
  * on_message, after which a changed role is told -> close.
  *
  * Nothing queued is worked on inside the call that queued it: consensus_arm makes the loop run
- * on_turn in the check phase of the same iteration, and that is where batches are submitted,
- * refusals delivered and the closing goes on. Closing: the thread pool is done with the view ->
- * raft_close (answers what is in flight) -> raft_uv_close -> our handles -> free -> callback.
+ * on_turn in the check phase of the same iteration, and that is where batches and changes are
+ * submitted, refusals delivered and the closing goes on. Closing: the thread pool is done with the
+ * view and the disk -> raft_close (answers what is in flight) -> raft_uv_close -> the bound is
+ * stored -> our handles -> free -> callback.
  *
- * Failure: raft_uv's functions are wrapped so that an error of the disk is seen before libraft,
- * which would assert on some; consensus_fail tells it once. Writes that fail later are retried by
- * raft_uv without a word, so a write that takes DISK_STALL_MS counts as failed.
+ * Failure: consensus_fail tells it once; after that nothing is applied or answered until the close.
  */
 #include "raft/internal.h"
 
 #include "base/alloc.h"
+#include "base/limits.h"
 #include "sys/clock.h"
 #include "sys/file.h"
 
@@ -24,8 +24,11 @@
 
 #define CONNECT_RETRY_MS    150
 #define INSTALL_SNAPSHOT_MS 10000
-#define DISK_STALL_MS       10000u
-#define DISK_RETRY_MS       12000 /* beyond the stall: 0.22 arms the wrong timer there */
+/* Of segments and snapshots that a full disk refused. A write that failed is never tried again:
+ * 0.22 arms the wrong timer for it, and disk_tick comes first. */
+#define DISK_RETRY_MS   2000u
+#define CATCH_UP_MS     60000u
+#define ADDRESS_UNKNOWN "-" /* libraft wants one; nobody is told it */
 
 static struct consensus *consensus_of(struct raft_io *io)
 {
@@ -44,7 +47,7 @@ void consensus_fail(struct consensus *c, const struct blix_error *err)
 		c->config.fatal(c->config.fsm.data, &c->error);
 }
 
-static enum blix_code code_of(int rc)
+enum blix_code consensus_code(int rc)
 {
 	if (rc == RAFT_NOSPACE)
 		return BLIX_E_DISKFULL;
@@ -53,81 +56,13 @@ static enum blix_code code_of(int rc)
 	return rc == RAFT_NOMEM ? BLIX_E_NOMEM : BLIX_E_IO;
 }
 
-static int disk_result(struct consensus *c, int rc, const char *what)
+struct bound_identity consensus_identity(const struct consensus *c)
 {
-	struct blix_error err;
-
-	if (rc != 0 && rc != RAFT_CANCELED) {
-		(void)blix_fail(&err, code_of(rc), "raft log in %s: %s: %s", c->dir, what,
-		                c->io.errmsg[0] != '\0' ? c->io.errmsg : raft_strerror(rc));
-		consensus_fail(c, &err);
-	}
-	return rc;
-}
-
-static int on_set_term(struct raft_io *io, raft_term term)
-{
-	struct consensus *c = consensus_of(io);
-
-	return disk_result(c, c->inner.set_term(io, term), "store term");
-}
-
-static int on_set_vote(struct raft_io *io, raft_id id)
-{
-	struct consensus *c = consensus_of(io);
-
-	return disk_result(c, c->inner.set_vote(io, id), "store vote");
-}
-
-static int on_truncate(struct raft_io *io, raft_index index)
-{
-	struct consensus *c = consensus_of(io);
-
-	return disk_result(c, c->inner.truncate(io, index), "truncate");
-}
-
-static void on_appended(struct raft_io_append *req, int status)
-{
-	struct disk_write *write = req->data;
-	struct raft_io_append *outer = write->outer;
-
-	TAILQ_REMOVE(&write->c->disk_writes, write, entry);
-	free(write);
-	outer->cb(outer, status);
-}
-
-static int on_append(struct raft_io *io, struct raft_io_append *req,
-                     const struct raft_entry entries[], unsigned n, raft_io_append_cb cb)
-{
-	struct consensus *c = consensus_of(io);
-	struct disk_write *write = xcalloc(1, sizeof(*write));
-	int rc;
-
-	req->cb = cb;
-	write->c = c;
-	write->outer = req;
-	write->req.data = write;
-	TAILQ_INSERT_TAIL(&c->disk_writes, write, entry);
-	rc = c->inner.append(io, &write->req, entries, n, on_appended);
-	if (rc != 0) {
-		TAILQ_REMOVE(&c->disk_writes, write, entry);
-		free(write);
-	}
-	return disk_result(c, rc, "append");
-}
-
-/* Counts ticks, not time: a suspended machine or a stalled loop is not the disk's fault. */
-static void check_disk(struct consensus *c)
-{
-	struct disk_write *write = TAILQ_FIRST(&c->disk_writes);
-	struct blix_error err;
-
-	if (write == NULL || ++write->n_ticks < DISK_STALL_MS / c->config.heartbeat_ms)
-		return;
-	(void)blix_fail(&err, c->io.capacity == 0 ? BLIX_E_DISKFULL : BLIX_E_IO,
-	                "raft log in %s: a write is not done after %u s%s%s", c->dir,
-	                DISK_STALL_MS / 1000, c->io.errmsg[0] != '\0' ? ": " : "", c->io.errmsg);
-	consensus_fail(c, &err);
+	return (struct bound_identity){
+		.cluster = c->cluster,
+		.id = c->config.id,
+		.incarnation = c->config.incarnation,
+	};
 }
 
 static enum consensus_role role_of(struct consensus *c)
@@ -154,6 +89,10 @@ static void note_role(struct consensus *c)
 		return;
 	role = role_of(c);
 	raft_leader(&c->raft, &leader, &address);
+	if (leader != 0)
+		c->told_leader = 0;
+	else if (!member_is_member(c))
+		leader = c->told_leader;
 	if (role == c->role && leader == c->leader_id)
 		return;
 	if (role == CONSENSUS_LEADER && c->role != CONSENSUS_LEADER)
@@ -170,25 +109,18 @@ static void on_tick(struct raft_io *io)
 	struct consensus *c = consensus_of(io);
 
 	c->tick_cb(io);
-	check_disk(c);
+	disk_tick(c);
 	note_role(c);
+	member_tick(c);
 	if (!TAILQ_EMPTY(&c->queued) || !STAILQ_EMPTY(&c->waiting))
 		consensus_arm(c);
-}
-
-static void note_seen(struct consensus *c, uint64_t id)
-{
-	for (size_t i = 0; i < c->config.n_members; i++) {
-		if (c->members[i].id == id)
-			c->seen_ms[i] = clock_boot_ms();
-	}
 }
 
 static void on_message(struct raft_io *io, struct raft_message *message)
 {
 	struct consensus *c = consensus_of(io);
 
-	note_seen(c, message->server_id);
+	member_heard(c, message);
 	/* 0.22 crashes when a snapshot comes in while it takes its own, and leaks one that comes in
 	 * while it installs another. The leader sends again. */
 	if (message->type == RAFT_INSTALL_SNAPSHOT &&
@@ -224,7 +156,9 @@ static void on_raft_closed(struct raft *raft)
 
 static void close_step(struct consensus *c)
 {
-	if (machine_busy(c))
+	bool busy = machine_busy(c);
+
+	if (disk_busy(c) || busy)
 		return;
 	if (c->raft_open && !c->raft_closing) {
 		c->raft_closing = true;
@@ -236,6 +170,7 @@ static void close_step(struct consensus *c)
 	if (c->io_open)
 		raft_uv_close(&c->io);
 	c->io_open = false;
+	disk_done(c);
 	handles_close(c);
 }
 
@@ -249,6 +184,7 @@ static void on_turn(uv_check_t *check)
 	if (c->failed && c->life == LIFE_RUNNING)
 		return;
 	propose_deliver(c);
+	member_turn(c);
 	propose_submit(c);
 	if (c->life == LIFE_CLOSING)
 		close_step(c);
@@ -275,8 +211,9 @@ static void consensus_free(struct consensus *c)
 	}
 	if (c->lock_fd >= 0)
 		(void)close(c->lock_fd);
+	member_done(c);
 	free(c->members);
-	free(c->seen_ms);
+	free(c->address);
 	free(c->cluster);
 	free(c->dir);
 	free(c);
@@ -290,8 +227,9 @@ static void on_handle_closed(uv_handle_t *handle)
 
 	if (--c->n_handles > 0)
 		return;
-	while (!STAILQ_EMPTY(&c->refusals) || !STAILQ_EMPTY(&c->waiting)) {
+	while (!STAILQ_EMPTY(&c->refusals) || !STAILQ_EMPTY(&c->waiting) || member_pending(c)) {
 		propose_deliver(c);
+		member_turn(c);
 		propose_submit(c);
 	}
 	consensus_free(c);
@@ -317,8 +255,12 @@ void consensus_close(struct consensus *c, void (*cb)(void *data), void *data)
 
 static int config_check(const struct consensus_config *config, struct blix_error *err)
 {
-	bool listed = false;
+	bool listed = config->n_members == 0;
 
+	if (config->id == 0)
+		return blix_fail(err, BLIX_E_SPEC, "this server has no id");
+	if (config->n_members == 0 && config->address == NULL)
+		return blix_fail(err, BLIX_E_SPEC, "this server is to join and listens nowhere");
 	if (strlen(config->cluster) > PEER_CLUSTER)
 		return blix_fail(err, BLIX_E_SPEC, "cluster id is longer than %u bytes",
 		                 PEER_CLUSTER);
@@ -355,6 +297,20 @@ static void config_defaults(struct consensus_config *config)
 		config->snapshot_threshold = 1024;
 	if (config->snapshot_trailing == 0)
 		config->snapshot_trailing = 512;
+	if (config->reserve_bytes == 0)
+		config->reserve_bytes = LIMIT_LOG_RESERVE;
+}
+
+/* Where this server listens. */
+static const char *listen_address(const struct consensus_config *config)
+{
+	if (config->address != NULL || config->n_members == 1)
+		return config->address;
+	for (size_t i = 0; i < config->n_members; i++) {
+		if (config->members[i].id == config->id)
+			return config->members[i].address;
+	}
+	return NULL;
 }
 
 static void config_copy(struct consensus *c, const struct consensus_config *config)
@@ -365,8 +321,8 @@ static void config_copy(struct consensus *c, const struct consensus_config *conf
 	config_defaults(&c->config);
 	c->dir = xstrdup(config->dir);
 	c->cluster = xstrdup(config->cluster);
-	c->members = xcalloc(n, sizeof(*c->members));
-	c->seen_ms = xcalloc(n, sizeof(*c->seen_ms));
+	xreplace(&c->address, listen_address(config));
+	c->members = xcalloc(n == 0 ? 1 : n, sizeof(*c->members));
 	for (size_t i = 0; i < n; i++) {
 		c->members[i].id = config->members[i].id;
 		xreplace(&c->members[i].name, config->members[i].name);
@@ -375,6 +331,7 @@ static void config_copy(struct consensus *c, const struct consensus_config *conf
 	c->config.dir = c->dir;
 	c->config.cluster = c->cluster;
 	c->config.members = c->members;
+	c->config.address = c->address;
 }
 
 int consensus_open(const struct consensus_config *config, struct consensus **ret,
@@ -396,6 +353,8 @@ int consensus_open(const struct consensus_config *config, struct consensus **ret
 	STAILQ_INIT(&c->waiting);
 	STAILQ_INIT(&c->reading);
 	TAILQ_INIT(&c->disk_writes);
+	member_init(c);
+	c->bound.fd = -1;
 	(void)uv_idle_init(config->loop, &c->idle);
 	(void)uv_check_init(config->loop, &c->check);
 	c->idle.data = c;
@@ -405,7 +364,7 @@ int consensus_open(const struct consensus_config *config, struct consensus **ret
 	return 0;
 }
 
-static int start_failed(struct consensus *c, int rc, const char *what, struct blix_error *err)
+int consensus_failed(struct consensus *c, int rc, const char *what, struct blix_error *err)
 {
 	const char *why = c->raft.errmsg[0] != '\0' ? c->raft.errmsg : c->io.errmsg;
 
@@ -413,32 +372,8 @@ static int start_failed(struct consensus *c, int rc, const char *what, struct bl
 		*err = c->failed ? c->error : c->transport.error;
 		return -(int)err->code;
 	}
-	return blix_fail(err, code_of(rc), "%s raft log in %s: %s", what, c->dir,
+	return blix_fail(err, consensus_code(rc), "%s raft log in %s: %s", what, c->dir,
 	                 why[0] != '\0' ? why : raft_strerror(rc));
-}
-
-static const char *own_address(const struct consensus *c)
-{
-	for (size_t i = 0; i < c->config.n_members; i++) {
-		if (c->members[i].id == c->config.id)
-			return c->members[i].address;
-	}
-	return NULL;
-}
-
-static void io_wrap(struct consensus *c)
-{
-	raft_uv_set_tracer(&c->io, NULL);
-	raft_uv_set_auto_recovery(&c->io, false);
-	raft_uv_set_connect_retry_delay(&c->io, CONNECT_RETRY_MS);
-	raft_uv_set_disk_retry(&c->io, DISK_RETRY_MS);
-	c->inner = c->io;
-	c->io.start = on_io_start;
-	c->io.append = on_append;
-	c->io.truncate = on_truncate;
-	c->io.set_term = on_set_term;
-	c->io.set_vote = on_set_vote;
-	c->io.snapshot_put = machine_snapshot_put;
 }
 
 static int open_raft(struct consensus *c, struct blix_error *err)
@@ -448,31 +383,39 @@ static int open_raft(struct consensus *c, struct blix_error *err)
 
 	c->transport.loop = config->loop;
 	c->transport.id = config->id;
-	c->transport.address = own_address(c);
+	c->transport.address = c->address;
 	c->transport.cluster = c->cluster;
-	c->transport.members = c->members;
-	c->transport.n_members = config->n_members;
+	c->transport.find = member_find;
+	c->transport.find_data = c;
 	c->transport.credentials = config->credentials;
 	c->transport.denied = config->denied;
 	c->transport.denied_data = config->fsm.data;
 	peer_init(&c->transport);
 	rc = raft_uv_init(&c->io, config->loop, c->dir, &c->transport.base);
 	if (rc != 0)
-		return start_failed(c, rc, "open", err);
+		return consensus_failed(c, rc, "open", err);
 	c->io_open = true;
-	io_wrap(c);
+	raft_uv_set_tracer(&c->io, NULL);
+	raft_uv_set_auto_recovery(&c->io, false);
+	raft_uv_set_connect_retry_delay(&c->io, CONNECT_RETRY_MS);
+	raft_uv_set_disk_retry(&c->io, DISK_RETRY_MS);
+	disk_wrap(c);
+	c->io.start = on_io_start;
 	machine_init(c);
 	c->raft.data = c;
-	rc = raft_init(&c->raft, &c->io, &c->fsm, config->id, c->transport.address);
+	rc = raft_init(&c->raft, &c->io, &c->fsm, config->id,
+	               c->address != NULL ? c->address : ADDRESS_UNKNOWN);
 	if (rc != 0)
-		return start_failed(c, rc, "open", err);
+		return consensus_failed(c, rc, "open", err);
 	c->raft_open = true;
 	c->raft.tracer = NULL;
 	raft_set_election_timeout(&c->raft, config->election_timeout_ms);
 	raft_set_heartbeat_timeout(&c->raft, config->heartbeat_ms);
 	raft_set_install_snapshot_timeout(&c->raft, INSTALL_SNAPSHOT_MS);
+	raft_set_max_catch_up_round_duration(&c->raft, CATCH_UP_MS);
 	raft_set_snapshot_threshold(&c->raft, config->snapshot_threshold);
 	raft_set_snapshot_trailing(&c->raft, config->snapshot_trailing);
+	raft_set_capacity_threshold(&c->raft, 0);
 	raft_set_pre_vote(&c->raft, true);
 	return 0;
 }
@@ -492,30 +435,11 @@ static int bootstrap(struct consensus *c, struct blix_error *err)
 	raft_configuration_close(&configuration);
 	if (rc == 0 || rc == RAFT_CANTBOOTSTRAP)
 		return 0;
-	return start_failed(c, rc, "create", err);
+	return consensus_failed(c, rc, "create", err);
 }
 
-static int start_raft(struct consensus *c, struct blix_error *err)
-{
-	int rc = open_raft(c, err);
-
-	if (rc == 0)
-		rc = bootstrap(c, err);
-	if (rc < 0)
-		return rc;
-	rc = raft_start(&c->raft);
-	if (rc != 0 || c->failed)
-		return start_failed(c, rc, "load", err);
-	if (c->raft.configuration.n == 0) {
-		rc = blix_fail(err, BLIX_E_CORRUPT, "raft log in %s has no first entry", c->dir);
-		blix_hint(err, "the first start was cut short: remove %s and start again", c->dir);
-		return rc;
-	}
-	c->disk_index = raft_last_index(&c->raft);
-	return 0;
-}
-
-int consensus_start(struct consensus *c, struct blix_error *err)
+int consensus_prepare(struct consensus *c, bool any_incarnation, bool *ret_found,
+                      struct blix_error *err)
 {
 	cleanup(freep) char *lock = xasprintf("%s/lock", c->dir);
 	int rc;
@@ -524,8 +448,38 @@ int consensus_start(struct consensus *c, struct blix_error *err)
 	rc = file_make_dirs(c->dir, 0700, err);
 	if (rc == 0)
 		rc = file_lock(lock, &c->lock_fd, err);
+	if (rc == 0)
+		rc = disk_open(c, any_incarnation, ret_found, err);
+	if (rc == 0)
+		rc = open_raft(c, err);
+	return rc;
+}
+
+static int start_raft(struct consensus *c, struct blix_error *err)
+{
+	bool found = false;
+	int rc = consensus_prepare(c, false, &found, err);
+
+	if (rc == 0 && c->config.n_members > 0)
+		rc = bootstrap(c, err);
 	if (rc < 0)
 		return rc;
+	rc = raft_start(&c->raft);
+	if (rc != 0 || c->failed)
+		return consensus_failed(c, rc, "load", err);
+	if (c->raft.configuration.n == 0 && c->config.n_members > 0) {
+		rc = blix_fail(err, BLIX_E_CORRUPT, "raft log in %s has no first entry", c->dir);
+		blix_hint(err, "the first start was cut short: remove %s and start again", c->dir);
+		return rc;
+	}
+	c->disk_index = raft_last_index(&c->raft);
+	return disk_start(c, err);
+}
+
+int consensus_start(struct consensus *c, struct blix_error *err)
+{
+	int rc;
+
 	c->starting = true;
 	rc = start_raft(c, err);
 	c->starting = false;
@@ -536,6 +490,12 @@ int consensus_start(struct consensus *c, struct blix_error *err)
 	c->life = LIFE_RUNNING;
 	consensus_arm(c);
 	return 0;
+}
+
+void consensus_tell_leader(struct consensus *c, uint64_t id)
+{
+	c->told_leader = id;
+	note_role(c);
 }
 
 void consensus_on_role(struct consensus *c,
@@ -560,21 +520,12 @@ void consensus_status(struct consensus *c, struct consensus_status *ret)
 		status.applied_index = raft_last_applied(&c->raft);
 		status.last_index = raft_last_index(&c->raft);
 		status.n_members = c->raft.configuration.n;
+		status.is_member = member_is_member(c);
+		status.is_short = c->is_short;
 		for (unsigned i = 0; i < c->raft.configuration.n; i++)
 			status.n_voters += c->raft.configuration.servers[i].role == RAFT_VOTER;
 	}
 	*ret = status;
-}
-
-bool consensus_peer_seen(const struct consensus *c, uint64_t id, uint64_t *ret_age_ms)
-{
-	for (size_t i = 0; i < c->config.n_members; i++) {
-		if (c->members[i].id != id || c->seen_ms[i] == 0)
-			continue;
-		*ret_age_ms = clock_boot_ms() - c->seen_ms[i];
-		return true;
-	}
-	return false;
 }
 
 void consensus_recheck_peers(struct consensus *c)

@@ -38,11 +38,11 @@ struct peer_link {
 	uv_pipe_t *pipe; /* NULL once it is libraft's, or closed */
 	uv_timer_t timer;
 	uv_connect_t connect;
-	struct raft_uv_connect *req;         /* NULL: an accepted connection */
-	struct secure_call *call;            /* under way */
-	uint64_t certified;                  /* who the certificate says; 0: a Unix socket */
-	const struct consensus_member *peer; /* who is called; who called, once known */
-	int status;                          /* for req */
+	struct raft_uv_connect *req; /* NULL: an accepted connection */
+	struct secure_call *call;    /* under way */
+	uint64_t certified;          /* who the certificate says; 0: a Unix socket */
+	const struct peer *peer;     /* who is called; who called, once known */
+	int status;                  /* for req */
 	bool closing;
 	unsigned n_handles; /* not closed yet */
 	size_t n_in;
@@ -50,20 +50,11 @@ struct peer_link {
 	uint8_t in[PEER_HELLO];
 };
 
-static const struct consensus_member *peer_find(const struct peer_transport *t, uint64_t id)
-{
-	for (size_t i = 0; i < t->n_members; i++) {
-		if (t->members[i].id == id)
-			return &t->members[i];
-	}
-	return NULL;
-}
-
 /* Header: magic, version, status, length of the cluster, length of the address, id, reserved. */
 static size_t hello_write(const struct peer_transport *t, enum hello_status status, uint8_t *out)
 {
 	size_t n_cluster = strlen(t->cluster);
-	size_t n_address = strlen(t->address);
+	size_t n_address = t->address == NULL ? 0 : strlen(t->address);
 
 	if (n_address > PEER_ADDRESS)
 		n_address = 0;
@@ -75,7 +66,8 @@ static size_t hello_write(const struct peer_transport *t, enum hello_status stat
 	put_u16(out + 10, (uint16_t)n_address);
 	put_u64(out + 12, t->id);
 	memcpy(out + PEER_HEADER, t->cluster, n_cluster);
-	memcpy(out + PEER_HEADER + n_cluster, t->address, n_address);
+	if (n_address > 0)
+		memcpy(out + PEER_HEADER + n_cluster, t->address, n_address);
 	return PEER_HEADER + n_cluster + n_address;
 }
 
@@ -94,15 +86,19 @@ static enum hello_status hello_judge(struct peer_link *link)
 {
 	const struct peer_transport *t = link->t;
 	const uint8_t *in = link->in;
-	const struct consensus_member *peer = peer_find(t, get_u64(in + 12));
+	const struct peer *peer;
 	size_t n_cluster = get_u16(in + 8);
+	char address[PEER_ADDRESS + 1] = "";
 
 	if (get_u16(in + 4) != HELLO_VERSION)
 		return HELLO_VERSION_REFUSED;
 	if (n_cluster != strlen(t->cluster) || memcmp(in + PEER_HEADER, t->cluster, n_cluster) != 0)
 		return HELLO_CLUSTER_REFUSED;
-	if (peer == NULL || peer->id == t->id || (link->peer != NULL && link->peer != peer) ||
-	    (link->certified != 0 && link->certified != peer->id))
+	if (link->certified != 0 && link->certified != get_u64(in + 12))
+		return HELLO_SERVER_REFUSED;
+	memcpy(address, in + PEER_HEADER + n_cluster, get_u16(in + 10));
+	peer = t->find(t->find_data, get_u64(in + 12), address);
+	if (peer == NULL || peer->id == t->id || (link->peer != NULL && link->peer != peer))
 		return HELLO_SERVER_REFUSED;
 	link->peer = peer;
 	return HELLO_OK;
@@ -125,7 +121,7 @@ static void link_finish(struct peer_link *link)
 	uv_stream_t *stream = (uv_stream_t *)link->pipe;
 	struct raft_uv_connect *req = link->req;
 	int status = link->status;
-	const struct consensus_member *peer = link->peer;
+	const struct peer *peer = link->peer;
 
 	LIST_REMOVE(link, entry);
 	if (req == NULL)
@@ -134,7 +130,7 @@ static void link_finish(struct peer_link *link)
 	if (req != NULL)
 		req->cb(req, stream, status);
 	else if (stream != NULL)
-		t->accept_cb(&t->base, peer->id, peer->address, stream);
+		t->accept_cb(&t->base, peer->id, peer->logged, stream);
 	transport_maybe_closed(t);
 }
 
@@ -332,11 +328,10 @@ static int peer_connect(struct raft_uv_transport *base, struct raft_uv_connect *
                         const char *address, raft_uv_connect_cb cb)
 {
 	struct peer_transport *t = base->impl;
-	const struct consensus_member *member = peer_find(t, id);
+	/* Where a server listens may be known better than by the log: a socket may move. */
+	const struct peer *member = t->find(t->find_data, id, address);
 	struct peer_link *link;
 
-	/* Where a server listens is what the configuration says, not the log: a socket may move. */
-	(void)address;
 	if (member == NULL)
 		return RAFT_BADID;
 	if (!secure_address(member->address) && strlen(member->address) > PEER_SOCKET)
@@ -456,7 +451,7 @@ static int peer_listen(struct raft_uv_transport *base, raft_uv_accept_cb cb)
 	/* libraft calls this first, and peer_close() in any case. */
 	if (t->credentials != NULL)
 		t->secure = secure_open(&secure);
-	if (t->n_members == 1)
+	if (t->address == NULL)
 		return 0;
 	rc = secure_address(t->address) ? listen_secure(t, &t->error)
 	                                : listener_start(t, t->address, &t->error);

@@ -2,9 +2,10 @@
  * an address is HOST:PORT, over TLS (secure.h).
  *
  * Both sides introduce themselves: the one that connects first, then the other. Refused are another
- * cluster, a server that is not on the list or not the one that was called, over a Unix socket a
- * process of another user than root or our own, and over TLS whoever is not the server that its
- * certificate says. Only after that does libraft get the stream.
+ * cluster, a server that is not the one that was called, over a Unix socket a process of another
+ * user than root or our own, and over TLS whoever is not the server that its certificate says. Only
+ * after that does libraft get the stream. Who is a member is the log's to say, and a log may be
+ * behind: a server that ours does not know yet may be the one that brings it up to date.
  */
 #ifndef BLIX_RAFT_PEER_H
 #define BLIX_RAFT_PEER_H
@@ -26,15 +27,24 @@
 
 struct peer_link;
 
+struct peer {
+	uint64_t id;
+	char *address; /* where to call it now */
+	char *logged;  /* the address that libraft knows it by */
+};
+
 struct peer_transport {
 	struct raft_uv_transport base;
 	uv_loop_t *loop;
 	uint64_t id;
-	/* These three stay their owner's. */
-	const char *address; /* own */
+	/* These two stay their owner's. */
+	const char *address; /* own; NULL: nobody is listened to */
 	const char *cluster;
-	const struct consensus_member *members;
-	size_t n_members;
+	/* The record of server `id`; `address` is what libraft or the server itself says of it.
+	 * NULL: there can be no such server. A record lives as long as the transport, its strings
+	 * until the next call. */
+	const struct peer *(*find)(void *data, uint64_t id, const char *address);
+	void *find_data;
 	/* May be NULL: Unix sockets alone. */
 	const struct tls_credentials *credentials;
 	bool (*denied)(void *data, const struct tls_identity *peer);
@@ -50,7 +60,7 @@ struct peer_transport {
 	struct blix_error error; /* why listening failed */
 };
 
-/* t is zeroed but for loop, id, address, cluster, members and what is for TLS, which the caller has
+/* t is zeroed but for loop, id, address, cluster, find and what is for TLS, which the caller has
  * set. */
 void peer_init(struct peer_transport *t);
 

@@ -7,8 +7,9 @@
  *
  * Up to BATCHES_MAX batches are in flight, so that one slow fsync does not hold the next write up.
  * A batch that libraft never took is answered NOLEADER or DISKFULL, for sure not done; one that it
- * took and gave up is UNKNOWN. Right after an election libraft may say "no space" only because its
- * segments are not allocated yet: that is waited out for a moment.
+ * took and gave up is UNKNOWN. Whether the disks have room is judged here, by member_quorum_short:
+ * libraft's own judgement looks at segments that are not allocated yet right after an election, and
+ * asserts when it finds itself short then.
  */
 #include "raft/internal.h"
 
@@ -18,8 +19,7 @@
 
 #include <assert.h>
 
-#define BATCHES_MAX     4
-#define NO_ROOM_WAIT_MS 1000
+#define BATCHES_MAX 4
 
 static void refuse(struct consensus *c, consensus_propose_cb cb, void *data, int status)
 {
@@ -73,12 +73,19 @@ static void batch_add(struct batch *batch, const void *command, size_t n, consen
 	entry_add(&batch->bytes, command, n);
 }
 
+static bool no_room(const struct consensus *c)
+{
+	return c->is_short || member_quorum_short(c);
+}
+
 static int admit(const struct consensus *c, size_t n)
 {
 	if (n > LIMIT_COMMAND)
 		return -BLIX_E_TOOBIG;
 	if (c->life != LIFE_RUNNING || c->failed || c->role != CONSENSUS_LEADER)
 		return -BLIX_E_NOLEADER;
+	if (no_room(c))
+		return -BLIX_E_DISKFULL;
 	if (c->n_proposals >= LIMIT_PROPOSALS || c->n_queued_bytes + n > LIMIT_PROPOSED)
 		return -BLIX_E_BUSY;
 	return 0;
@@ -159,7 +166,6 @@ void propose_refuse_queued(struct consensus *c, int status)
 
 	TAILQ_CONCAT(&queued, &c->queued, entry);
 	c->n_queued_bytes = 0;
-	c->no_room_since_ms = 0;
 	while ((batch = TAILQ_FIRST(&queued)) != NULL) {
 		TAILQ_REMOVE(&queued, batch, entry);
 		batch_finish(batch, status);
@@ -195,16 +201,10 @@ static void first_batch_lost(struct consensus *c)
 static void submit_failed(struct consensus *c, int rc)
 {
 	struct blix_error err;
-	uint64_t now = clock_boot_ms();
-	int status = rc == RAFT_NOSPACE ? -BLIX_E_DISKFULL : -BLIX_E_NOLEADER;
 
-	if (rc == RAFT_NOSPACE && c->no_room_since_ms == 0)
-		c->no_room_since_ms = now;
-	if (rc == RAFT_NOSPACE && now - c->no_room_since_ms < NO_ROOM_WAIT_MS)
-		return; /* the next tick tries again */
-	if (rc == RAFT_NOSPACE || rc == RAFT_NOTLEADER) {
-		propose_refuse_queued(c, status);
-		readers_answer(&c->waiting, status);
+	if (rc == RAFT_NOTLEADER) {
+		propose_refuse_queued(c, -BLIX_E_NOLEADER);
+		readers_answer(&c->waiting, -BLIX_E_NOLEADER);
 		return;
 	}
 	first_batch_lost(c);
@@ -214,7 +214,9 @@ static void submit_failed(struct consensus *c, int rc)
 
 static void submit_batches(struct consensus *c)
 {
-	while (c->n_inflight < BATCHES_MAX && !TAILQ_EMPTY(&c->queued)) {
+	if (!TAILQ_EMPTY(&c->queued) && no_room(c))
+		propose_refuse_queued(c, -BLIX_E_DISKFULL);
+	while (c->n_inflight < BATCHES_MAX && !TAILQ_EMPTY(&c->queued) && !machine_holds(c)) {
 		struct batch *batch = TAILQ_FIRST(&c->queued);
 		size_t n = batch->bytes.len - ENTRY_HEADER - 4 * batch->n;
 		int rc = batch_submit(batch);
@@ -227,7 +229,6 @@ static void submit_batches(struct consensus *c)
 		TAILQ_INSERT_TAIL(&c->inflight, batch, entry);
 		c->n_inflight++;
 		c->n_queued_bytes -= n;
-		c->no_room_since_ms = 0;
 	}
 }
 
@@ -266,7 +267,6 @@ static void submit_barrier(struct consensus *c)
 		submit_failed(c, rc);
 		return;
 	}
-	c->no_room_since_ms = 0;
 	c->barrier_inflight = true;
 	STAILQ_CONCAT(&c->reading, &c->waiting);
 }
