@@ -120,6 +120,9 @@ static void write_raft(const struct daemon *d, struct buf *out)
 	metrics_sample(out, "blix_raft_applied_index", "", raft.applied_index);
 	metrics_family(out, "blix_raft_last_index", "gauge", "Last entry of this server's log.");
 	metrics_sample(out, "blix_raft_last_index", "", raft.last_index);
+	metrics_family(out, "blix_raft_disk_full", "gauge",
+	               "1 while this server writes no commands for lack of disk space.");
+	metrics_sample(out, "blix_raft_disk_full", "", raft.is_short);
 	metrics_family(out, "blix_stale", "gauge",
 	               "1 when this server cannot tell that its state is current.");
 	metrics_sample(out, "blix_stale", "", !daemon_is_current(d, &age));

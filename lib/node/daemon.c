@@ -125,6 +125,18 @@ static void on_role(void *data, enum consensus_role role, uint64_t leader_id)
 	d->changed = true; /* those who wait may want another answer now */
 }
 
+static void on_space(void *data, bool is_short, uint64_t free_bytes)
+{
+	struct daemon *d = data;
+
+	if (is_short)
+		log_event(LOG_ERR, "raft.disk.full", "node=%s free=%" PRIu64, d->config->name,
+		          free_bytes);
+	else
+		log_event(LOG_NOTICE, "raft.disk.roomy", "node=%s free=%" PRIu64, d->config->name,
+		          free_bytes);
+}
+
 /* Once per turn of the loop, after its I/O. */
 static void on_turn(uv_check_t *check)
 {
@@ -196,6 +208,7 @@ static int open_consensus(struct daemon *d, struct blix_error *err)
 	                .snapshot_encode = fsm_encode,
 	                .snapshot_release = fsm_release,
 	                .restore = fsm_restore},
+		.space = on_space,
 		.fatal = on_fatal,
 	};
 
