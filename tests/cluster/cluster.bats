@@ -376,8 +376,8 @@ all_run() { # N NAME...
 	unshare -m true 2>/dev/null || skip "needs the right to mount in a namespace of its own"
 	configure 1
 	mkdir "$T/n1/state"
-	# Room for one segment of the log, and a little.
-	unshare -m --propagation private sh -c "mount -t tmpfs -o size=9m none '$T/n1/state' && echo >'$T/mounted' && exec sleep infinity" 3>&- &
+	# Room for the log, its reserve, and a little.
+	unshare -m --propagation private sh -c "mount -t tmpfs -o size=56m none '$T/n1/state' && echo >'$T/mounted' && exec sleep infinity" 3>&- &
 	holder=$!
 	PIDS[9]=$holder
 	until_true [ -e "$T/mounted" ]
@@ -398,7 +398,11 @@ all_run() { # N NAME...
 	jq -es 'map(select(.code == "disk-full" and .retryable and .definite)) | length > 0' "$T/refused"
 	[ "$(on 1 vm list -o name | grep -cx web)" -eq 1 ] # it goes on answering
 
-	nsenter -m -t "$holder" mount -o remount,size=90m "$T/n1/state"
+	grep -q 'event=raft.disk.full' "$T/n1/log"
+
+	nsenter -m -t "$holder" mount -o remount,size=200m "$T/n1/state"
+	until_true grep -q 'event=raft.disk.roomy' "$T/n1/log" # by itself
+	on 1 vm create more --flake "$BASE#demo" --timeout 30s
 	server_stop 1
 	server_start 1
 	until_true agree 1
@@ -406,8 +410,7 @@ all_run() { # N NAME...
 	jq -r .metadata.name "$T/created" | sort >"$T/acked"
 	[ "$(wc -l <"$T/acked")" -ge 100 ]
 	[ -z "$(comm -23 "$T/acked" "$T/listed")" ]
-	until_true all_run 1 web
-	on 1 vm create more --flake "$BASE#demo" --timeout 30s
+	until_true all_run 1 web more
 	on 1 vm delete web more --timeout 30s
 	server_stop 1
 }
