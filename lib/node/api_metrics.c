@@ -120,6 +120,10 @@ static void write_raft(const struct daemon *d, struct buf *out)
 	metrics_sample(out, "blix_raft_applied_index", "", raft.applied_index);
 	metrics_family(out, "blix_raft_last_index", "gauge", "Last entry of this server's log.");
 	metrics_sample(out, "blix_raft_last_index", "", raft.last_index);
+	metrics_family(out, "blix_loop_stall_seconds", "gauge",
+	               "Longest turn of the loop since the start.");
+	metrics_sample_scaled(out, "blix_loop_stall_seconds", "", stall_worst_us(&d->stall),
+	                      1000000);
 	metrics_family(out, "blix_raft_disk_full", "gauge",
 	               "1 while this server writes no commands for lack of disk space.");
 	metrics_sample(out, "blix_raft_disk_full", "", raft.is_short);

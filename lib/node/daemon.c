@@ -297,6 +297,7 @@ struct daemon *daemon_open(uv_loop_t *loop, const struct config *config,
 	(void)uv_timer_init(loop, &d->wait_timer);
 	(void)uv_check_init(loop, &d->turn);
 	(void)uv_timer_init(loop, &d->tick);
+	stall_start(&d->stall, loop);
 	d->wait_timer.data = d->turn.data = d->tick.data = d;
 	return d;
 }
@@ -384,10 +385,11 @@ static void close_handles(void *data)
 	struct daemon *d = data;
 
 	d->consensus = NULL;
-	d->open_handles = 3;
+	d->open_handles = 4;
 	uv_close((uv_handle_t *)&d->wait_timer, handle_closed);
 	uv_close((uv_handle_t *)&d->turn, handle_closed);
 	uv_close((uv_handle_t *)&d->tick, handle_closed);
+	stall_close(&d->stall, handle_closed, d);
 }
 
 static void close_consensus(void *data)

@@ -12,6 +12,7 @@
 #include "node/probe.h"
 #include "node/share.h"
 #include "raft/consensus.h"
+#include "sys/stall.h"
 
 #include <sys/queue.h>
 
@@ -67,6 +68,7 @@ struct daemon {
 	uv_check_t turn;       /* after the turn's I/O: what changed is told once */
 	bool changed;
 	uv_timer_t tick;
+	struct stall stall;
 
 	struct stream_link *streams;
 	unsigned n_streams;
