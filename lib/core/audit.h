@@ -3,8 +3,8 @@
  *
  * Each record's hash covers the record and the hash before it: one that is taken out, changed or
  * moved shows. XXH3 is enough for that order. Whoever can write the state can compute any hash,
- * keyed or not, so no hash in it proves anything alone: the newest hash is told outside, by the
- * log of the hosts (docs/operations.md), and must be found here again.
+ * keyed or not, so no hash in it proves anything alone: whoever wants proof keeps the newest hash
+ * elsewhere, and must find it here again.
  */
 #ifndef BLIX_CORE_AUDIT_H
 #define BLIX_CORE_AUDIT_H

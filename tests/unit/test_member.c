@@ -842,6 +842,52 @@ static void the_chain_compares_servers(void **state)
 	state_free(c);
 }
 
+/* Each list up to its limit, and one more. */
+static void lists_are_bounded(void **state)
+{
+	struct state *s = cluster();
+	struct token one_token = {.expires_ms = 1};
+	struct user one_user = {.version = 1};
+	char principal[LIMIT_PRINCIPAL + 2], serial[SERIAL_LENGTH + 1];
+	cleanup(buf_done) struct buf bytes;
+	struct command c;
+
+	(void)state;
+	member(s, "w1", 7, NODE_WORKER);
+	for (unsigned i = 0; s->members.n_tokens < LIMIT_TOKENS; i++) {
+		(void)snprintf(one_token.name, sizeof(one_token.name), "t%u", i);
+		members_put_token(&s->members, &one_token);
+	}
+	assert_refused(token(s, "t-more", NODE_WORKER, 90), BLIX_E_BUSY, REFUSAL_FULL);
+	assert_done(token(s, "t5", NODE_WORKER, 90)); /* in another's place */
+	for (unsigned i = 0; s->members.n_users < LIMIT_USERS; i++) {
+		(void)snprintf(one_user.name, sizeof(one_user.name), "u%u", i);
+		members_put_user(&s->members, &one_user);
+	}
+	assert_refused(user(s, COMMAND_USER_CREATE, "ann", 1, 0), BLIX_E_BUSY, REFUSAL_FULL);
+	for (unsigned i = 0; s->members.denied.n < LIMIT_DENIED; i++) {
+		serial_of(serial, 1000 + i);
+		serials_add(&s->members.denied, serial);
+	}
+	assert_refused(user(s, COMMAND_USER_SET, "u1", 5, 0), BLIX_E_BUSY, REFUSAL_FULL);
+	assert_refused(user(s, COMMAND_USER_DELETE, "u1", 5, 0), BLIX_E_BUSY, REFUSAL_FULL);
+	assert_refused(deny(s, 5, 0), BLIX_E_BUSY, REFUSAL_FULL);
+	for (uint64_t id = 100000; s->members.left.n < LIMIT_LEFT; id++)
+		ids_add(&s->members.left, id);
+	assert_refused(remove_node(s, "w1", false), BLIX_E_BUSY, REFUSAL_FULL);
+
+	/* A principal longer than any there can be is no command. */
+	memset(principal, 'x', sizeof(principal));
+	principal[sizeof(principal) - 1] = '\0';
+	command_init(&c, COMMAND_DENY);
+	xreplace(&c.principal, principal);
+	buf_init(&bytes, LIMIT_COMMAND);
+	assert_int_equal(command_encode(&c, &bytes, NULL), 0);
+	command_done(&c);
+	assert_true(command_decode((uint8_t *)bytes.data, bytes.len, &c, NULL) < 0);
+	state_free(s);
+}
+
 static void addresses_are_checked(void **state)
 {
 	static const char *const good[] = {"10.0.0.1:7443", "[fd00::1]:1", "host.example:65535",
@@ -941,6 +987,7 @@ int main(void)
 		cmocka_unit_test(the_level_rises),
 		cmocka_unit_test(the_audit_tells_who_did_what),
 		cmocka_unit_test(the_chain_compares_servers),
+		cmocka_unit_test(lists_are_bounded),
 		cmocka_unit_test(addresses_are_checked),
 		cmocka_unit_test(views_and_snapshots_hold_members),
 		cmocka_unit_test(members_as_json),
