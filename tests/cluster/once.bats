@@ -60,7 +60,7 @@ count() { # N REASON: of events of VM web
 	[ "$(count 1 vm-created)" = 1 ]
 	run --separate-stderr on 2 vm create web --flake "$BASE#demo" --idempotency-key build-7
 	[ "$status" = 5 ]
-	[[ $stderr == *"its key or number was used for another request"* ]]
+	[[ $stderr == *"stood for another request"* ]]
 	run --separate-stderr on 2 vm create web --flake "$BASE#demo" --stopped
 	[ "$status" = 4 ]
 	on 1 vm create db --flake "$BASE#demo" --stopped --idempotency-key build-7 >/dev/null
