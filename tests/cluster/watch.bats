@@ -144,7 +144,7 @@ edits() { # FROM TO: as many events, over a few connections
 	until_true test -s "$T/read" # before the pipe loses its other end
 	exec 7>&-
 	until_true has_line "$T/read" '.type == "end" and .code == "gone" and .watch == 0'
-	jq -es '[.[].revision // empty] as $r | $r == ($r | sort | unique)' "$T/read" >/dev/null
+	jq -es '[.[] | select(.type == "events") | .revision] as $r | $r == ($r | sort | unique)' "$T/read" >/dev/null
 	[ "$(tail -n 1 "$T/read" | jq -r .type)" = end ]
 	# What a client does then: it begins with what there is.
 	watch "$T/w" 1 kind=vm
