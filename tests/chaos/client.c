@@ -23,7 +23,7 @@
 
 #define ATTEMPT_MS  400  /* most are impatient */
 #define PATIENT_MS  1500 /* some wait until a leader without followers knows it */
-#define PATIENT_PCT 25
+#define PATIENT_PCT 40
 #define GIVE_UP_US  4000000
 #define PAUSE_MS    60 /* between attempts */
 #define THINK_MS    20 /* at most, between operations */

@@ -16,14 +16,21 @@
 #define SPAN_S      5
 #define PAUSE_STEPS 4
 
-/* Most often whoever leads: that is where it hurts. */
+/* Whoever leads, as far as is known. */
+static struct server *leader(struct chaos *c)
+{
+	unsigned any = 1 + dice_below(&c->dice, c->n_servers);
+	unsigned number = servers_leader(c);
+
+	return &c->servers[(number > 0 && number <= c->n_servers ? number : any) - 1];
+}
+
+/* Most often that is where it hurts. */
 static struct server *victim(struct chaos *c)
 {
-	unsigned leader = servers_leader(c);
+	struct server *any = &c->servers[dice_below(&c->dice, c->n_servers)];
 
-	if (leader == 0 || leader > c->n_servers || dice_percent(&c->dice, 35))
-		leader = 1 + dice_below(&c->dice, c->n_servers);
-	return &c->servers[leader - 1];
+	return dice_percent(&c->dice, 35) ? any : leader(c);
 }
 
 static void network_cut(struct chaos *c, unsigned from, unsigned to)
@@ -50,9 +57,10 @@ static void cut_group(struct chaos *c, unsigned in)
 	relays_update(c);
 }
 
+/* The leader is alone; begin_majority() has the others. */
 static void begin_one(struct chaos *c)
 {
-	cut_group(c, 1u << victim(c)->number);
+	cut_group(c, 1u << leader(c)->number);
 }
 
 /* As many as can be spared are alone, the leader perhaps among them. */
@@ -133,7 +141,7 @@ static void on_pause(uv_timer_t *timer)
 	unsigned step = c->pause_step++ % PAUSE_STEPS;
 
 	if (step == 0) {
-		c->shunned = victim(c)->number;
+		c->shunned = leader(c)->number;
 		cut_group(c, 1u << c->shunned);
 		server_stop(&c->servers[c->shunned - 1]);
 	} else if (step == 1) {
