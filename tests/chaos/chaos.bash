@@ -14,6 +14,7 @@ passes() { # ARGUMENT...
 # What shows each mutant, in a few seconds.
 declare -gA SHOWN_BY=(
 	[no-dedup]="--nemeses kill --seconds 5"
+	[read-without-barrier]="--nemeses pause --seconds 20"
 	[ack-before-commit]="--nemeses one --seconds 20 --clients 16"
 )
 

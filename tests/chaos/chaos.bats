@@ -15,3 +15,5 @@ setup() { load chaos; }
 @test "finds that a request sent again is executed again" { finds no-dedup --seed 1; }
 
 @test "finds that a write is acknowledged before a majority has it" { finds ack-before-commit --seed 3; }
+
+@test "finds that a read does not ask whether its server still leads" { finds read-without-barrier --seed 1; }

@@ -128,7 +128,6 @@ struct chaos {
 	bool rolling;       /* the next one is being made */
 	unsigned n_setup;
 	size_t next_read;
-	bool reads_barrier; /* this blixd has linearizable reads */
 	bool failed;
 };
 

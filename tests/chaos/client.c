@@ -88,11 +88,8 @@ static void ask_list(struct client *cl)
 
 static void ask_read(struct client *cl, enum history_op op, const char *key)
 {
-	/* Once all agree and nobody writes, what one server has is what there is. */
-	if (op == HISTORY_READ && !cl->chaos->reads_barrier && cl->chaos->phase == PHASE_RUN)
-		op = HISTORY_LOCAL;
 	ask(cl, op, "GET", key);
-	if (op == HISTORY_READ && cl->chaos->reads_barrier)
+	if (op == HISTORY_READ)
 		(void)snprintf(cl->path, sizeof(cl->path), "/v1/vms/%s?consistency=linearizable",
 		               key);
 }
@@ -153,8 +150,6 @@ static enum history_op choose(struct client *cl)
 
 	if (c->active >= 0 && dice_percent(&cl->dice, LEAST_PCT)) {
 		for (unsigned i = 1; i < HISTORY_OP_COUNT; i++) {
-			if (i == HISTORY_READ && !c->reads_barrier)
-				continue;
 			if (c->tried[i][c->active] < c->tried[least][c->active] &&
 			    (i != HISTORY_AGAIN || cl->last.answer[0] != '\0'))
 				least = i;
