@@ -291,6 +291,37 @@ static void changes_among_commands(void **state)
 	cluster_done(&cl);
 }
 
+static unsigned entries_taken(struct server *s, const enum raft_entry_type *types, unsigned n)
+{
+	struct raft_entry entries[4] = {{0}};
+	struct raft_message message = {
+		.type = RAFT_APPEND_ENTRIES,
+		.append_entries = {.entries = entries, .n_entries = n},
+	};
+
+	for (unsigned i = 0; i < n; i++)
+		entries[i].type = types[i];
+	member_heard(s->c, &message);
+	return message.append_entries.n_entries;
+}
+
+/* The same, message by message: a change is the first of its message, or waits for the next. */
+static void change_comes_first(void **state)
+{
+	const enum raft_entry_type later[] = {RAFT_COMMAND, RAFT_COMMAND, RAFT_CHANGE, RAFT_CHANGE};
+	const enum raft_entry_type twice[] = {RAFT_CHANGE, RAFT_BARRIER, RAFT_COMMAND, RAFT_CHANGE};
+	struct cluster cl;
+
+	(void)state;
+	cluster_start(&cl, 1, 0);
+	assert_int_equal(entries_taken(&cl.server[0], later, 4), 2);
+	assert_int_equal(entries_taken(&cl.server[0], later + 2, 2), 1);
+	assert_int_equal(entries_taken(&cl.server[0], later, 2), 2);
+	assert_int_equal(entries_taken(&cl.server[0], twice, 4), 3);
+	assert_int_equal(entries_taken(&cl.server[0], twice, 0), 0);
+	cluster_done(&cl);
+}
+
 static void joiner_by_snapshot(void **state)
 {
 	struct consensus_status status;
@@ -583,6 +614,7 @@ int main(void)
 		cmocka_unit_test(grows_to_five),
 		cmocka_unit_test(rolling_replacement),
 		cmocka_unit_test(changes_among_commands),
+		cmocka_unit_test(change_comes_first),
 		cmocka_unit_test(joiner_by_snapshot),
 		cmocka_unit_test(leader_removes_itself),
 		cmocka_unit_test(removed_while_away),
