@@ -51,7 +51,8 @@ static int on_line(void *data, const cJSON *line, struct blix_error *err)
 	(void)err;
 	if (u64_at(line, "revision") <= f->last)
 		return 0;
-	f->last = u64_at(line, "revision");
+	if (!true_at(line, "more"))
+		f->last = u64_at(line, "revision");
 	cJSON_ArrayForEach (event, at(line, "events"))
 		print_line(f->cli, event);
 	return fflush(stdout) != 0;

@@ -1,7 +1,9 @@
 /* Watches of a client: see watch.h.
  *
  * The bytes of the answer are cut into lines; a line that is not whole when a connection ends was
- * not received. Each line moves the position of its watch, a mark that of all. */
+ * not received. Each line moves the position of its watch, a mark that of all. A revision that
+ * comes in several lines moves it with the last; which of them came is remembered, since after a
+ * lost connection all of them come again. */
 #include "client/watch.h"
 
 #include "base/alloc.h"
@@ -21,9 +23,12 @@ struct following {
 	size_t n;
 	int (*on_line)(void *data, const cJSON *line, struct blix_error *err);
 	void *data;
-	struct buf rest;         /* of a line that is not whole */
-	uint64_t heard_ms;       /* when the last line came */
-	int status;              /* 1: on_line has enough; negative: why it ends */
+	struct buf rest; /* of a line that is not whole */
+	uint64_t partial,
+		index;     /* the revision and watch that more lines are to come of; 0: none */
+	cJSON *parts;      /* of those that came */
+	uint64_t heard_ms; /* when the last line came */
+	int status;        /* 1: on_line has enough; negative: why it ends */
 	struct blix_error error; /* of that */
 };
 
@@ -33,20 +38,59 @@ static void forward(struct client_watch *watch, uint64_t revision)
 		watch->revision = revision;
 }
 
-/* Moves the positions; false: it is no line of a watch. */
-static bool take_position(struct following *f, const cJSON *line)
+/* What tells a line of a revision from its others; the caller's to free. */
+static char *part_of(const cJSON *line)
+{
+	const cJSON *metadata = cJSON_GetObjectItemCaseSensitive(
+		cJSON_GetObjectItemCaseSensitive(line, "object"), "metadata");
+	const char *uid = NULL;
+	uint64_t part = 0;
+
+	(void)json_get_string(line, "uid", &uid, NULL);
+	if (uid == NULL && metadata != NULL)
+		(void)json_get_string(metadata, "uid", &uid, NULL);
+	(void)json_get_u64(line, "part", &part, NULL);
+	return xasprintf("%s/%llu", uid != NULL ? uid : "", (unsigned long long)part);
+}
+
+/* One line of a revision that has several; true: it came before. */
+static bool take_part(struct following *f, const cJSON *line, uint64_t index, uint64_t revision)
+{
+	cleanup(freep) char *key = part_of(line);
+	const cJSON *part;
+
+	if (f->partial != revision || f->index != index) {
+		cJSON_Delete(f->parts);
+		f->parts = json_array();
+		f->partial = revision;
+		f->index = index;
+	}
+	cJSON_ArrayForEach (part, f->parts) {
+		if (strcmp(part->valuestring, key) == 0)
+			return true;
+	}
+	json_push_string(f->parts, key);
+	return false;
+}
+
+/* Moves the positions; false: it is no line of a watch. *ret_known: it came before. */
+static bool take_position(struct following *f, const cJSON *line, bool *ret_known)
 {
 	uint64_t revision = 0, index = 0;
+	bool more = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(line, "more"));
 
 	if (json_get_u64(line, "revision", &revision, NULL) < 0 ||
 	    json_get_u64(line, "watch", &index, NULL) < 0 || index >= f->n)
 		return false;
-	if (cJSON_GetObjectItemCaseSensitive(line, "watch") != NULL) {
-		forward(&f->watches[index], revision);
+	if (cJSON_GetObjectItemCaseSensitive(line, "watch") == NULL) {
+		for (size_t i = 0; i < f->n; i++)
+			forward(&f->watches[i], revision);
 		return true;
 	}
-	for (size_t i = 0; i < f->n; i++)
-		forward(&f->watches[i], revision);
+	if (more || (f->partial == revision && f->index == index))
+		*ret_known = take_part(f, line, index, revision);
+	if (!more)
+		forward(&f->watches[index], revision);
 	return true;
 }
 
@@ -64,6 +108,7 @@ static int take_line(struct following *f, const char *text, size_t n)
 {
 	cleanup(json_freep) cJSON *line = NULL;
 	const char *type = NULL;
+	bool known = false;
 	int rc = json_parse(text, n, &json_limits_answer, &line, &f->error);
 
 	if (rc == 0)
@@ -75,9 +120,9 @@ static int take_line(struct following *f, const char *text, size_t n)
 	f->heard_ms = clock_boot_ms();
 	if (strcmp(type, "end") == 0)
 		return take_end(f, line);
-	if (!take_position(f, line))
+	if (!take_position(f, line, &known))
 		return blix_fail(&f->error, BLIX_E_INTERNAL, "a line of the watch is not valid");
-	return f->on_line(f->data, line, &f->error);
+	return known ? 0 : f->on_line(f->data, line, &f->error);
 }
 
 static bool on_bytes(void *data, const char *bytes, size_t n)
@@ -175,5 +220,6 @@ int client_watch(struct client *client, struct client_watch *watches, size_t n,
 		}
 	}
 	buf_done(&f.rest);
+	cJSON_Delete(f.parts);
 	return rc;
 }

@@ -51,6 +51,27 @@ static void fsm_begin(void *data, uint64_t index, const struct consensus_stamp *
 	state_begin(d->state, stamp->elapsed_ms, stamp->wall_ms);
 }
 
+/* For watches: which VMs this command was about. One about a node may change all of its VMs. */
+static void note_changes(struct daemon *d, enum command_kind kind, uint64_t uid)
+{
+	const struct state *state = d->state;
+	bool noted = false;
+
+	if (kind <= COMMAND_VM_REPORT || kind == COMMAND_VM_UPDATE || kind == COMMAND_VM_SET ||
+	    kind == COMMAND_VM_UPDATE_DUE || kind == COMMAND_GENERATION_DROP) {
+		changes_note(d->changes, state->revision, uid);
+		return;
+	}
+	for (size_t i = 0; i < state->n_vms; i++) {
+		if (state->vms[i]->revision != state->revision)
+			continue;
+		changes_note(d->changes, state->revision, state->vms[i]->uid);
+		noted = true;
+	}
+	if (!noted)
+		changes_note(d->changes, state->revision, 0);
+}
+
 static void fsm_apply(void *data, const uint8_t *bytes, size_t n, struct command_result *ret)
 {
 	struct daemon *d = data;
@@ -58,15 +79,17 @@ static void fsm_apply(void *data, const uint8_t *bytes, size_t n, struct command
 	struct command command;
 	struct blix_error err;
 	uint64_t revision = d->state->revision;
+	enum command_kind kind;
 
 	if (command_decode(bytes, n, &command, &err) < 0)
 		on_fatal(d, &err); /* an older binary must not guess */
 	metrics_before(d->state, &command, &before);
 	state_apply(d->state, &command, ret);
 	metrics_after(d->metrics, d->state, &before);
+	kind = command.kind;
 	command_done(&command);
 	if (d->state->revision > revision)
-		changes_note(d->changes, d->state->revision, ret->uid);
+		note_changes(d, kind, ret->uid);
 	d->changed = true;
 }
 

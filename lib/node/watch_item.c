@@ -1,8 +1,10 @@
 /* What of the state lies after a watch's position: see watch_item.h.
  *
- * VMs and nodes bear the revision that changed them last, and a command of the log changes one of
- * them, so a watch sends at most one line for a revision. A VM that is gone is known by its event.
- * Events are sent by revision, all of one together, for the same reason. */
+ * VMs and nodes bear the revision that changed them last, and nearly every command of the log
+ * changes one of them, so a watch sends one line for a revision. A host that restarts or is removed
+ * changes all its VMs at once: all lines of such a revision but the last say that more follow. A VM
+ * that is gone is known by its event. Events are sent by revision, all of one together, up to
+ * EVENTS_LINE. */
 #include "node/watch_item.h"
 
 #include "base/alloc.h"
@@ -13,6 +15,8 @@
 #include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
+
+#define EVENTS_LINE 100 /* about 50 KiB, a fifth of what a piece of an answer holds */
 
 static const char *const kind_names[WATCH_KIND_COUNT] = {"vm", "node", "event"};
 
@@ -193,19 +197,33 @@ static void collect_nodes(const struct watch *watch, const struct state *state,
 	}
 }
 
-/* The next revision that has some; the position is there then. */
+/* The next revision that has some, or the next part of it; the position is there with the last. */
 static bool collect_event(struct watch *watch, const struct state *state, struct watch_items *items)
 {
+	struct watch_item *item;
+	uint64_t revision = 0;
+	size_t n = 0;
+
 	for (size_t i = first_event(state, watch->at); i < state->n_events; i++) {
 		const struct event *event = state_event(state, i);
 
+		if (revision != 0 && event->revision != revision)
+			break;
 		if (!is_named(watch, event->name))
 			continue;
-		watch->at = event->revision;
-		(void)item_add(items, event->revision, 0);
-		return true;
+		revision = event->revision;
+		n++;
 	}
-	return false;
+	if (n == 0)
+		return false;
+	item = item_add(items, revision, 0);
+	item->first = watch->part;
+	item->n = n - watch->part < EVENTS_LINE ? n - watch->part : EVENTS_LINE;
+	item->more = item->first + item->n < n;
+	watch->part = item->more ? item->first + item->n : 0;
+	if (!item->more)
+		watch->at = revision;
+	return true;
 }
 
 void watch_collect(struct watch *watch, const struct state *state, const struct changes *changes,
@@ -223,19 +241,26 @@ void watch_collect(struct watch *watch, const struct state *state, const struct 
 		more = collect_event(watch, state, items);
 	if (items->n > 1)
 		qsort(items->items, items->n, sizeof(*items->items), by_revision);
+	for (size_t i = 0; i + 1 < items->n; i++)
+		items->items[i].more = items->items[i].revision == items->items[i + 1].revision;
 	watch->fresh = false;
 	if (!more && state->revision > watch->at)
 		watch->at = state->revision;
 }
 
-static cJSON *events_json(const struct watch *watch, const struct state *state, uint64_t revision)
+static cJSON *events_json(const struct watch *watch, const struct state *state,
+                          const struct watch_item *item)
 {
 	cJSON *list = json_array();
+	size_t k = 0;
 
-	for (size_t i = first_event(state, revision - 1);
-	     i < state->n_events && state_event(state, i)->revision == revision; i++) {
-		if (is_named(watch, state_event(state, i)->name))
+	for (size_t i = first_event(state, item->revision - 1);
+	     i < state->n_events && state_event(state, i)->revision == item->revision; i++) {
+		if (!is_named(watch, state_event(state, i)->name))
+			continue;
+		if (k >= item->first && k < item->first + item->n)
 			json_push(list, event_json(state_event(state, i)));
+		k++;
 	}
 	return list;
 }
@@ -272,10 +297,14 @@ void watch_put(const struct watch *watch, size_t index, const struct state *stat
 		json_add_string(line, "type", watch->kind == WATCH_NODE ? "object" : "events");
 		json_add_u64(line, "revision", item->revision);
 	}
+	if (item->more || item->first > 0)
+		json_add_u64(line, "part", item->first);
+	if (item->more)
+		json_add_bool(line, "more", true);
 	if (watch->kind == WATCH_NODE)
 		json_add(line, "object", node_json(item->node));
 	else if (watch->kind == WATCH_EVENT)
-		json_add(line, "events", events_json(watch, state, item->revision));
+		json_add(line, "events", events_json(watch, state, item));
 	(void)json_print(line, out);
 	(void)buf_add_string(out, "\n");
 	item_done(item);

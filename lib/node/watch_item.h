@@ -13,6 +13,7 @@ struct watch {
 	enum watch_kind kind;
 	bool fresh;   /* nothing was sent yet: it begins with what there is */
 	uint64_t at;  /* everything up to this revision was sent, or is in its items */
+	size_t part;  /* events of the next revision that were sent: it has too many for one line */
 	char *name;   /* NULL: all */
 	char *labels; /* NULL: whatever they are */
 };
@@ -25,7 +26,9 @@ struct watch_item {
 	struct node *node;
 	char *name; /* of a VM that was deleted, or does not match; NULL: not this */
 	bool deleted;
-	uint64_t uid; /* of that VM */
+	uint64_t uid;    /* of that VM */
+	size_t first, n; /* of an event's: which of its revision, and how many */
+	bool more;       /* another line of this revision follows */
 };
 
 struct watch_items {

@@ -2,6 +2,7 @@
  * order and once, by the ring of changes as by a look through the state. */
 #include "base/alloc.h"
 #include "base/json.h"
+#include "core/state_internal.h"
 #include "node/watch_item.h"
 
 #include <setjmp.h>
@@ -216,6 +217,66 @@ static void history_ends(void **state)
 	state_free(w.state);
 }
 
+static void line_of(struct world *w, struct watch *watch, struct watch_items *items, cJSON **ret)
+{
+	cleanup(buf_done) struct buf out;
+
+	if (items->at == items->n)
+		watch_collect(watch, w->state, &w->changes, items);
+	buf_init(&out, LIMIT_HTTP_PIECE);
+	watch_put(watch, 0, w->state, items, &out);
+	assert_int_equal(json_parse(out.data, out.len - 1, &json_limits_answer, ret, NULL), 0);
+}
+
+/* A host that is gone changes all its VMs at once: their lines hang together, and so do events that
+ * are too many for one line. */
+static void a_revision_of_many(void **state)
+{
+	struct world w = {.state = state_new(), .seed = 13};
+	struct watch_items items = {0};
+	struct watch vms, events;
+	uint64_t revision, part;
+
+	(void)state;
+	while (w.state->n_vms < NAMES)
+		happen(&w);
+	revision = ++w.state->revision;
+	for (size_t i = 0; i < w.state->n_vms; i++) {
+		w.state->vms[i]->revision = revision;
+		changes_note(&w.changes, revision, w.state->vms[i]->uid);
+	}
+	for (unsigned i = 0; i < 250; i++)
+		state_emit(w.state, "vm", 7, "web", "vm-node-removed", "");
+	assert_int_equal(watch_init(&vms, "vm", NULL, NULL, revision - 1, NULL), 0);
+	assert_int_equal(watch_init(&events, "event", NULL, NULL, revision - 1, NULL), 0);
+	for (unsigned i = 0; i < NAMES; i++) {
+		cleanup(json_freep) cJSON *line = NULL;
+
+		line_of(&w, &vms, &items, &line);
+		assert_int_equal(cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(line, "more")),
+		                 i + 1 < NAMES);
+	}
+	assert_false(watch_is_behind(&vms, w.state));
+	for (unsigned i = 0; i < 3; i++) {
+		cleanup(json_freep) cJSON *line = NULL;
+
+		assert_int_equal(events.at, revision - 1);
+		line_of(&w, &events, &items, &line);
+		part = 99;
+		assert_int_equal(json_get_u64(line, "part", &part, NULL), 0);
+		assert_int_equal(part, i * 100);
+		assert_int_equal(cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(line, "more")),
+		                 i < 2);
+		assert_int_equal(
+			cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(line, "events")),
+			i < 2 ? 100 : 50);
+	}
+	assert_int_equal(events.at, revision);
+	watch_done(&vms);
+	watch_done(&events);
+	state_free(w.state);
+}
+
 static void changes_go_round(void **state)
 {
 	struct changes *changes = xcalloc(1, sizeof(*changes));
@@ -237,9 +298,8 @@ static void changes_go_round(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(each_gets_the_last),
-		cmocka_unit_test(news_are_news),
-		cmocka_unit_test(history_ends),
+		cmocka_unit_test(each_gets_the_last), cmocka_unit_test(news_are_news),
+		cmocka_unit_test(history_ends),       cmocka_unit_test(a_revision_of_many),
 		cmocka_unit_test(changes_go_round),
 	};
 
