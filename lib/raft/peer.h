@@ -49,7 +49,7 @@ struct peer_transport {
 	const struct tls_credentials *credentials;
 	bool (*denied)(void *data, const struct tls_identity *peer);
 	void *denied_data;
-	struct secure *secure; /* NULL: closed, or there are no credentials */
+	struct secure *secure; /* NULL: not running, or there are no credentials */
 	uv_pipe_t listener;
 	bool listening;
 	bool closing;
