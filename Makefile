@@ -127,7 +127,7 @@ unit: all $(UNITS:%=$(B)/tests/%) | fakes ## run the unit tests of this MODE
 	@rc=0; for t in $(filter $(B)/tests/%,$^); do $(BATSENV) timeout 300 $$t || rc=1; done; exit $$rc
 
 # Where threads are: snapshots are encoded, and hypervisors asked, on libuv's pool.
-tsan: $(B)/tests/test_consensus $(B)/tests/test_members $(B)/tests/test_node_executor | all fakes ## run what has threads (MODE=tsan)
+tsan: $(B)/tests/test_consensus $(B)/tests/test_members $(B)/tests/test_node_executor $(B)/tests/test_source | all fakes ## run what has threads (MODE=tsan)
 	@rc=0; for t in $^; do TSAN_OPTIONS=suppressions=$(CURDIR)/tests/tsan.supp timeout 300 $$t || rc=1; done; exit $$rc
 
 # Each tier is a folder of *.bats; they find the programs in $BLIX_BUILD/bin and on PATH.
