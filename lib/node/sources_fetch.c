@@ -57,6 +57,7 @@ struct task {
 	struct sink *sink;
 	uint64_t sunk;
 	bool unreachable, damaged;
+	bool logged;           /* that it cannot be had: once a minute, as the sweep forgets it */
 	struct blix_error own; /* of this node, such as a full disk; code BLIX_OK: none */
 	TAILQ_ENTRY(task) entry;
 };
@@ -182,7 +183,9 @@ static void task_fail(struct task *task)
 		blix_reason(&err, "source-missing");
 		blix_hint(&err, "'blix vm update NAME --flake ...' sends it again");
 	}
-	log_error(LOG_WARNING, "node.source.failed", &err, "source=%s", hex);
+	if (!task->logged)
+		log_error(LOG_WARNING, "node.source.failed", &err, "source=%s", hex);
+	task->logged = true;
 	task_end(task, &err);
 }
 
@@ -346,16 +349,18 @@ static void on_looked(uv_work_t *work, int status)
 static void task_begin(struct task *task)
 {
 	struct sources *s = task->s;
+	struct source *source = source_find(s, task->key);
 
 	s->working++;
 	task->state = TASK_WORKING;
 	task->server = 0;
 	task->unreachable = task->damaged = false;
 	task->own.code = BLIX_OK;
-	if (source_find(s, task->key) == NULL) {
+	if (source == NULL) {
 		task_fetch(task);
 		return;
 	}
+	source->used_ms = clock_boot_ms();
 	task->work.data = task;
 	s->busy++;
 	if (uv_queue_work(s->config.loop, &task->work, work_look, on_looked) != 0)
