@@ -47,6 +47,28 @@ as() {
 	server_stop 1 2 3
 }
 
+@test "blix by TLS: a flake on the client's disk is sent, and the servers fetch it from each other" {
+	tls_up
+	mkdir "$T/flake"
+	echo '{ outputs = { self }: { }; }' >"$T/flake/flake.nix"
+	head -c 5000000 /dev/urandom >"$T/flake/data" # more than the server writes at once
+	run --separate-stderr as vera 1 vm create web --flake "$T/flake#web" -q
+	[ "$status" = 77 ]
+	as olga 1 vm create web --flake "$T/flake#web" --node n2 -q
+	name=$(nix-store --dump "$T/flake" | sha256sum | cut -d' ' -f1)
+	has_it() { [ "$(ls "$T/n$1/state/sources")" = "$name.nar" ]; }
+	for n in 1 2 3; do
+		until_true has_it $n
+		[ "$(sha256sum <"$T/n$n/state/sources/$name.nar")" = "$name  -" ]
+	done
+	# It is for servers: no user gets it, whatever the role.
+	for who in vera olga adam; do
+		[ "$(curl -s -o "$T/got" -w '%{http_code}' --connect-to "::$NET.1:7443" --cacert "$T/ca.pem" --cert "$T/$who.pem" \
+			--key "$T/$who.key" --insecure "https://x/v1/sources/$name")" = 403 ]
+	done
+	server_stop 1 2 3
+}
+
 @test "blix by TLS: a console of a VM on another node, both ways" {
 	tls_up
 	echo shell >"$T/n2/microvms/.fake/web"
