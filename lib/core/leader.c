@@ -253,7 +253,8 @@ static struct membership_member seen_as(const struct leader *leader,
 {
 	uint64_t leading_ms = now_ms - leader->elected_ms;
 	uint64_t age_ms = member->age_ms < leading_ms ? member->age_ms : leading_ms;
-	bool rests = member->id == leader->failed_id && now_ms - leader->failed_ms < MEMBER_REST_MS;
+	bool rests =
+		member->id == leader->failed_id && now_ms - leader->failed_ms < leader->rest_ms;
 
 	return (struct membership_member){
 		.id = member->id,
@@ -283,6 +284,9 @@ static void member_answered(struct leader *leader, bool failed, uint64_t now_ms)
 	if (failed) {
 		leader->failed_id = leader->change.id;
 		leader->failed_ms = now_ms;
+		/* One that was only too slow to take over is soon asked again. */
+		leader->rest_ms = leader->change.kind == MEMBERSHIP_TRANSFER ? leader->grace_ms
+		                                                             : MEMBER_REST_MS;
 	}
 	leader->change = (struct membership_change){MEMBERSHIP_NONE, 0};
 }

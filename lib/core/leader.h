@@ -66,7 +66,8 @@ struct leader {
 	uint64_t voter_lost_ms;   /* LEADER_VOTER_LOST_MS; may be set after leader_init */
 	uint64_t elected_ms;
 	struct membership_change change; /* under way */
-	uint64_t failed_id, failed_ms;   /* the last change that failed was of this member */
+	uint64_t failed_id, failed_ms;   /* the last change that failed was of this member, */
+	uint64_t rest_ms;                /* which rests for as long */
 };
 
 struct leader_actions {
