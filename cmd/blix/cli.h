@@ -65,6 +65,14 @@
 	  "only if its metadata.version is N: nobody else has changed it")                         \
 	X(IDEMPOTENCY_KEY, "idempotency-key", 0, "KEY",                                            \
 	  "do it once however often it is asked with this key")                                    \
+	X(NODE_NAME, "name", 0, "N", "name of this node (else the host's)")                        \
+	X(LISTEN, "listen", 0, "HOST:PORT", "where it listens (default :7443, and the next port)") \
+	X(ADVERTISE, "advertise", 0, "HOST:PORT", "where others reach it (else where it listens)") \
+	X(ZONE, "zone", 0, "Z", "what fails together with it, such as a rack")                     \
+	X(TTL, "ttl", 0, "D", "how long the token may be used (default 15m)")                      \
+	X(TOKEN, "token", 0, "T", "the token; others may see it: --token-file keeps it from them") \
+	X(TOKEN_FILE, "token-file", 0, "FILE", "file that holds the token; '-': standard input")   \
+	X(DEAD, "dead", 0, NULL, "its host is gone for good: what it ran may start elsewhere")     \
 	X(ENDPOINT, "endpoint", 0, "SOCKET",                                                       \
 	  "unix:PATH or https://HOST:PORT; several with commas")                                   \
 	X(HELP, "help", 'h', NULL, "show this help")
@@ -278,6 +286,13 @@ int secrets_send(struct cli *cli, const cJSON *vm, struct blix_error *err);
 int secrets_follow(struct cli *cli, struct watch *watch, struct blix_error *err);
 void secrets_free(struct arguments *arguments);
 
+/* node_wait.c: asks for the node about ten times a second until done() says so of it, or of NULL
+ * when there is no such node. While it is `patient`, a daemon that does not answer is waited for,
+ * too. *ret, the last one seen, is the caller's. */
+int node_wait(struct cli *cli, const char *name, bool (*done)(const cJSON *node), bool patient,
+              cJSON **ret, struct blix_error *err);
+bool node_is_ready(const cJSON *node);
+
 /* action.c: a mutation of several VMs */
 struct action {
 	const char *method;
@@ -330,6 +345,17 @@ int run_run(struct cli *cli);
 int wait_run(struct cli *cli);
 int node_list_run(struct cli *cli);
 int node_show_run(struct cli *cli);
+int node_init_run(struct cli *cli);
+int node_token_run(struct cli *cli);
+int node_join_run(struct cli *cli);
+int node_renew_run(struct cli *cli);
+int node_promote_run(struct cli *cli);
+int node_demote_run(struct cli *cli);
+int node_cordon_run(struct cli *cli);
+int node_uncordon_run(struct cli *cli);
+int node_maintenance_run(struct cli *cli);
+int node_remove_run(struct cli *cli);
+int cluster_transfer_run(struct cli *cli);
 int cluster_status_run(struct cli *cli);
 int status_run(struct cli *cli);
 int doctor_run(struct cli *cli);

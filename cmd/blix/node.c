@@ -11,6 +11,7 @@ static const struct column columns[] = {
 	{"name", "NAME", "metadata.name", NULL, COLUMN_TEXT, false},
 	{"phase", "PHASE", "status.phase", NULL, COLUMN_PHASE, false},
 	{"role", "ROLE", "spec.role", NULL, COLUMN_TEXT, false},
+	{"vote", "VOTE", "status.raft.vote", NULL, COLUMN_TEXT, false},
 	{"vms", "VMS", "status.vms", NULL, COLUMN_NUMBER, false},
 	{"cpus", "CPUS", "status.capacity.cpus", NULL, COLUMN_NUMBER, false},
 	{"cpus-used", "USED", "status.committed.cpus", NULL, COLUMN_NUMBER, false},
@@ -21,6 +22,8 @@ static const struct column columns[] = {
 	{"id", "ID", "metadata.id", NULL, COLUMN_TEXT, true},
 	{"hypervisors", "HYPERVISORS", "status.hypervisors", NULL, COLUMN_LIST, true},
 	{"supervision", "SUPERVISION", "status.supervision", NULL, COLUMN_TEXT, true},
+	{"zone", "ZONE", "spec.zone", NULL, COLUMN_TEXT, true},
+	{"addresses", "ADDRESSES", "status.addresses", NULL, COLUMN_LIST, true},
 	{"microvm", "MICROVM", "status.microvmCommand", NULL, COLUMN_TEXT, true},
 };
 static const struct table table = {"NodeList", columns, array_size(columns)};
@@ -52,11 +55,23 @@ static void show_node(const cJSON *node)
 {
 	static const struct column hypervisors = {"",   "",          "status.hypervisors",
 	                                          NULL, COLUMN_LIST, false};
+	static const struct column addresses = {"",   "",          "status.addresses",
+	                                        NULL, COLUMN_LIST, false};
 	cleanup(freep) char *found = column_text(&hypervisors, node, 0);
+	cleanup(freep) char *where = column_text(&addresses, node, 0);
 
 	(void)printf("node %s\n", text_at(node, "metadata.name"));
 	print_field("phase", text_at(node, "status.phase"));
 	print_field("role", text_at(node, "spec.role"));
+	print_field("vote", text_at(node, "status.raft.vote"));
+	if (true_at(node, "status.raft.leader"))
+		print_field("leads", "yes");
+	if (true_at(node, "status.leaving"))
+		print_field("leaving", "yes");
+	if (cJSON_IsFalse(at(node, "spec.schedulable")))
+		print_field("schedulable", "no");
+	print_field("zone", text_at(node, "spec.zone"));
+	print_field("addresses", where);
 	show_room("capacity", node, "status.capacity");
 	show_room("usable", node, "status.usable");
 	show_room("committed", node, "status.committed");

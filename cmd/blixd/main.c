@@ -7,6 +7,7 @@
 #include "base/version.h"
 #include "doctor.h"
 #include "node/daemon.h"
+#include "node/lobby.h"
 #include "sys/log.h"
 
 #include <argp.h>
@@ -18,7 +19,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define CONFIG_FILE "/etc/blix/blix.json" /* without it: a cluster of one */
+#define CONFIG_FILE "/etc/blix/blix.json" /* without it: the standard places */
 
 struct arguments {
 	const char *config;
@@ -168,8 +169,11 @@ static void notify(const char *text)
 struct program {
 	uv_loop_t loop;
 	uv_signal_t term, intr, hup;
-	struct daemon *daemon;
+	struct config *config;
+	struct lobby *lobby;   /* while the node is of no cluster */
+	struct daemon *daemon; /* afterwards */
 	bool closing;
+	int rc;
 };
 
 static void closed(void *data)
@@ -181,6 +185,17 @@ static void closed(void *data)
 	uv_close((uv_handle_t *)&program->hup, NULL);
 }
 
+static void shut(struct program *program)
+{
+	program->closing = true;
+	if (program->lobby != NULL)
+		lobby_close(program->lobby, closed, program);
+	else if (program->daemon != NULL)
+		daemon_close(program->daemon, closed, program);
+	else
+		closed(program);
+}
+
 static void on_signal(uv_signal_t *handle, int number)
 {
 	struct program *program = handle->data;
@@ -188,9 +203,8 @@ static void on_signal(uv_signal_t *handle, int number)
 	(void)number;
 	if (program->closing)
 		return;
-	program->closing = true;
 	notify("STOPPING=1");
-	daemon_close(program->daemon, closed, program);
+	shut(program);
 }
 
 static void on_hangup(uv_signal_t *handle, int number)
@@ -198,7 +212,7 @@ static void on_hangup(uv_signal_t *handle, int number)
 	const struct program *program = handle->data;
 
 	(void)number;
-	if (!program->closing)
+	if (!program->closing && program->daemon != NULL)
 		daemon_reload(program->daemon);
 }
 
@@ -208,11 +222,48 @@ static void fatal(const struct blix_error *err)
 	_exit(blix_code_info(err->code)->exit);
 }
 
-static int run(const struct config *config)
+static int start_daemon(struct program *program, struct blix_error *err)
 {
-	struct program program = {0};
+	program->daemon = daemon_open(&program->loop, program->config, fatal);
+	return daemon_start(program->daemon, err);
+}
+
+static void lobby_left(void *data)
+{
+	struct program *program = data;
 	struct blix_error err;
-	int rc;
+
+	program->lobby = NULL;
+	if (program->closing) {
+		closed(program);
+		return;
+	}
+	if (config_enter(program->config, &err) == 0 && start_daemon(program, &err) == 0)
+		return;
+	program->rc = fail(&err);
+	shut(program);
+}
+
+/* The node has a cluster now. */
+static void on_joined(void *data)
+{
+	struct program *program = data;
+
+	lobby_close(program->lobby, lobby_left, program);
+}
+
+static int start(struct program *program, struct blix_error *err)
+{
+	if (program->config->waits)
+		return lobby_open(&program->loop, program->config, on_joined, program,
+		                  &program->lobby, err);
+	return start_daemon(program, err);
+}
+
+static int run(struct config *config)
+{
+	struct program program = {.config = config};
+	struct blix_error err;
 
 	(void)uv_loop_init(&program.loop);
 	(void)uv_signal_init(&program.loop, &program.term);
@@ -221,20 +272,17 @@ static int run(const struct config *config)
 	program.term.data = program.intr.data = program.hup.data = &program;
 	(void)uv_signal_start(&program.term, on_signal, SIGTERM);
 	(void)uv_signal_start(&program.intr, on_signal, SIGINT);
-	program.daemon = daemon_open(&program.loop, config, fatal);
 	(void)uv_signal_start(&program.hup, on_hangup, SIGHUP);
-	rc = daemon_start(program.daemon, &err);
-	if (rc < 0) {
-		rc = fail(&err);
-		program.closing = true;
-		daemon_close(program.daemon, closed, &program);
+	if (start(&program, &err) < 0) {
+		program.rc = fail(&err);
+		shut(&program);
 	} else {
 		notify("READY=1");
 	}
 	(void)uv_run(&program.loop, UV_RUN_DEFAULT);
 	if (uv_loop_close(&program.loop) != 0)
 		log_event(LOG_ERR, "loop.leak", "pid=%d", (int)getpid());
-	return rc;
+	return program.rc;
 }
 
 int main(int argc, char **argv)

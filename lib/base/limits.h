@@ -29,8 +29,11 @@
 #define LIMIT_PRINCIPAL 71    /* "user:" and a name; "node:" and a number */
 #define LIMIT_ADDRESSES 512u  /* text of a node's addresses: four HOST:PORT of 127 bytes */
 #define LIMIT_TOKENS    1000u /* join tokens at once: one for each node there may be */
-#define LIMIT_TOKEN_TTL 604800000u /* ms a join token may live: a week */
-#define LIMIT_USERS     10000u     /* people and pipelines with a certificate */
+#define LIMIT_JOIN_TRIES                                                                           \
+	5u /* failures to join a minute from one address: nobody mistypes more often */
+#define LIMIT_JOIN_PEERS 256u /* addresses whose failures are counted: the oldest is forgotten */
+#define LIMIT_TOKEN_TTL  604800000u /* ms a join token may live: a week */
+#define LIMIT_USERS      10000u     /* people and pipelines with a certificate */
 #define LIMIT_DENIED                                                                               \
 	16384u /* serials, and ids of nodes, that are denied: each looked up at a handshake */
 #define LIMIT_LEFT         65536u       /* ids of nodes that left: half a MiB */

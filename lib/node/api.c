@@ -10,6 +10,7 @@
 #include "core/object_json.h"
 #include "core/place.h"
 #include "http/openapi.h"
+#include "node/book.h"
 #include "node/read.h"
 #include "node/stream.h"
 #include "node/watch.h"
@@ -103,55 +104,21 @@ cJSON *api_nodes_verdict(const struct daemon *d, const struct vm *vm, bool *ret_
 	return nodes;
 }
 
-static void node_list_read(struct http_request *request, void *data)
+static cJSON *server_json(const struct daemon *d, uint64_t id, bool *ret_online)
 {
-	const struct daemon *d = data;
-	cleanup(json_freep) cJSON *list = json_object();
-	cJSON *items = json_array();
-
-	json_add_string(list, "kind", "NodeList");
-	json_add_string(list, "apiVersion", BLIX_API_VERSION);
-	api_add_staleness(d, list);
-	for (size_t i = 0; i < d->state->n_nodes; i++)
-		json_push(items, node_json(d->state->nodes[i]));
-	json_add(list, "items", items);
-	http_answer_json(request, 200, list);
-}
-
-static void node_show_read(struct http_request *request, void *data)
-{
-	const struct daemon *d = data;
-	const char *name = http_path_param(request, "name");
-	const struct node *node = state_node_named(d->state, name);
-	cleanup(json_freep) cJSON *object = NULL;
-	struct blix_error err;
-
-	if (node == NULL) {
-		(void)blix_fail(&err, BLIX_E_NOTFOUND, "node %s: no such node", name);
-		blix_reason(&err, "node-missing");
-		blix_hint(&err, "'blix node list' shows those there are");
-		http_answer_error(request, &err, NULL);
-		return;
-	}
-	object = node_json(node);
-	api_add_stale(d, object);
-	http_answer_json(request, 200, object);
-}
-
-static cJSON *server_json(const struct daemon *d, const struct config_server *server,
-                          bool *ret_online)
-{
+	const struct config_server *server = daemon_server(d, id);
 	cJSON *object = json_object();
 	uint64_t age = 0;
-	bool self = server->id == d->config->id;
-	bool seen = self || consensus_peer_seen(d->consensus, server->id, &age);
+	bool self = id == d->config->id;
+	bool seen = self || consensus_peer_seen(d->consensus, id, &age);
 
 	*ret_online = seen && age <= duties_grace_ms(d->config);
-	json_add_u64(object, "id", server->id);
-	json_add_string(object, "name", server->name);
-	json_add_string(object, "role", server->id == d->leader_id ? "leader" : "follower");
+	json_add_u64(object, "id", id);
+	json_add_string(object, "name", server != NULL ? server->name : "");
+	json_add_string(object, "role", id == d->leader_id ? "leader" : "follower");
+	json_add_string(object, "vote", api_vote(d, id));
 	/* Followers hear only from the leader: of the others they know nothing. */
-	if (!self && d->role != CONSENSUS_LEADER && server->id != d->leader_id)
+	if (!self && d->role != CONSENSUS_LEADER && id != d->leader_id)
 		return object;
 	if (seen)
 		json_add_u64(object, "seenMsAgo", age);
@@ -167,8 +134,8 @@ static void cluster_read(struct http_request *request, void *data)
 	cJSON *servers = json_array();
 	struct consensus_status raft;
 	char hash[24];
-	size_t online = 0;
-	uint64_t age;
+	uint64_t ids[LIMIT_SERVERS], age;
+	size_t online = 0, voters = 0, n;
 	bool one;
 
 	consensus_status(d->consensus, &raft);
@@ -185,13 +152,17 @@ static void cluster_read(struct http_request *request, void *data)
 	json_add_time(object, "clock", d->state->clock_ms);
 	json_add_u64(object, "clockJumpMs", d->state->clock_jump_ms);
 	cluster_json_add(object, &d->state->members.cluster);
-	for (size_t i = 0; i < d->config->n_servers; i++) {
-		json_push(servers, server_json(d, &d->config->servers[i], &one));
-		online += one;
+	n = daemon_servers(d, ids, array_size(ids));
+	for (size_t i = 0; i < n && i < array_size(ids); i++) {
+		bool votes = strcmp(api_vote(d, ids[i]), "voter") == 0;
+
+		json_push(servers, server_json(d, ids[i], &one));
+		online += votes && one;
+		voters += votes;
 	}
 	json_add(object, "servers", servers);
 	json_add_bool(object, "quorum",
-	              d->role == CONSENSUS_LEADER ? online > d->config->n_servers / 2
+	              d->role == CONSENSUS_LEADER ? online > voters / 2
 	                                          : daemon_is_current(d, &age));
 	http_answer_json(request, 200, object);
 }
@@ -214,18 +185,14 @@ static void status_read(struct http_request *request, void *data)
 	http_answer_json(request, 200, object);
 }
 
-static void version_handle(struct http_request *request, void *data)
+cJSON *api_version_json(const struct config *config)
 {
-	const struct daemon *d = data;
-	const struct config *config = d->config;
-	const struct config_server *self = daemon_server(d, config->id);
-	cleanup(json_freep) cJSON *object = json_object();
+	cJSON *object = json_object();
 	cJSON *host = json_object();
 
 	json_add_string(object, "version", BLIX_VERSION);
 	json_add_string(object, "apiVersion", BLIX_API_VERSION);
-	if (self != NULL)
-		json_add_string(host, "node", self->name);
+	json_add_string(host, "node", config->name);
 	json_add_string(host, "stateDir", config->state_dir);
 	json_add_string(host, "runDir", config->run_dir);
 	json_add_string(host, "microvmsDir", config->microvms_dir);
@@ -235,17 +202,14 @@ static void version_handle(struct http_request *request, void *data)
 	json_add_string(host, "path", config->path);
 	json_add_string(host, "group", config->group);
 	json_add(object, "host", host);
+	return object;
+}
+
+static void version_handle(struct http_request *request, void *data)
+{
+	cleanup(json_freep) cJSON *object = api_version_json(((struct daemon *)data)->config);
+
 	http_answer_json(request, 200, object);
-}
-
-static void node_list_handle(struct http_request *request, void *data)
-{
-	api_read(data, request, node_list_read);
-}
-
-static void node_show_handle(struct http_request *request, void *data)
-{
-	api_read(data, request, node_show_read);
 }
 
 static void cluster_handle(struct http_request *request, void *data)
@@ -322,6 +286,26 @@ const struct http_route api_routes[] = {
          "NodeList"},
 	{"GET", "/v1/nodes/{name}", node_show_handle, "One node", READ_QUERY, API_VIEWER, 0, NULL,
          "Node"},
+	{"DELETE", "/v1/nodes/{name}", node_remove_handle, "Take it out of the cluster for good",
+         "dead=bool ifVersion=u64", API_ADMIN | API_MUTATION, 0, NULL, "Node"},
+	{"POST", "/v1/nodes/{name}/set", node_set_handle, "Whether it gets VMs, and a vote",
+         "ifVersion=u64", API_ADMIN | API_MUTATION, LIMIT_BODY, "NodeSet", "Node"},
+	{"POST", "/v1/node/init", entered_handle, "Make a cluster of this node", NULL,
+         API_ADMIN | API_MUTATION, LIMIT_BODY, "NodeInit", "Identity"},
+	{"POST", "/v1/node/join", entered_handle, "Have a cluster take this node in", NULL,
+         API_ADMIN | API_MUTATION, LIMIT_BODY, "NodeJoin", "Identity"},
+	{"POST", "/v1/node/renew", renew_handle, "A new certificate for this node", NULL,
+         API_ADMIN | API_MUTATION, 0, NULL, "Identity"},
+	{"POST", "/v1/join", join_handle, "A node with a token becomes a member", NULL,
+         API_ANYONE | API_MUTATION, LIMIT_BODY, "Join", "Joined"},
+	{"GET", "/v1/tokens", token_list_handle, "Tokens by which nodes may join", NULL, API_ADMIN,
+         0, NULL, "TokenList"},
+	{"POST", "/v1/tokens", token_create_handle, "Let a node of this name join, once", NULL,
+         API_ADMIN | API_MUTATION, LIMIT_BODY, "TokenCreate", "Token"},
+	{"DELETE", "/v1/tokens/{name}", token_delete_handle, "That node may not join any more",
+         NULL, API_ADMIN | API_MUTATION, 0, NULL, NULL},
+	{"POST", "/v1/cluster/transfer-leader", transfer_handle, "Another server is to lead", NULL,
+         API_ADMIN | API_MUTATION, LIMIT_BODY, "Transfer", NULL},
 	{"GET", "/v1/cluster", cluster_handle, "Servers, leader, quorum and state hash", READ_QUERY,
          API_VIEWER, 0, NULL, "Cluster"},
 	{"GET", "/v1/status", status_handle, "Counts of VMs by phase", READ_QUERY, API_VIEWER, 0,
@@ -365,6 +349,16 @@ static const char schemas[] =
 	"\"items\":{\"type\":\"array\",\"items\":{\"$ref\":\"#/components/schemas/VM\"}}}},"
 	"\"Why\":{\"type\":\"object\"},\"Usage\":{\"type\":\"object\"},\"EventList\":{\"type\":"
 	"\"object\"},"
+	"\"NodeSet\":{\"type\":\"object\",\"properties\":{\"schedulable\":{\"type\":"
+	"\"boolean\"},\"maintenance\":{\"type\":\"boolean\"},\"vote\":{\"type\":\"string\"},"
+	"\"zone\":{\"type\":\"string\"}}},"
+	"\"NodeInit\":{\"type\":\"object\"},\"NodeJoin\":{\"type\":\"object\",\"required\":["
+	"\"token\"]},\"Identity\":{\"type\":\"object\"},"
+	"\"Join\":{\"type\":\"object\",\"required\":[\"secret\",\"name\",\"request\"]},"
+	"\"Joined\":{\"type\":\"object\"},\"TokenList\":{\"type\":\"object\"},"
+	"\"TokenCreate\":{\"type\":\"object\",\"required\":[\"name\",\"hash\"]},"
+	"\"Token\":{\"type\":\"object\"},\"Transfer\":{\"type\":\"object\",\"properties\":{"
+	"\"node\":{\"type\":\"string\"}}},"
 	"\"Node\":{\"type\":\"object\"},\"NodeList\":{\"type\":\"object\"},"
 	"\"Cluster\":{\"type\":\"object\"},\"Status\":{\"type\":\"object\"},"
 	"\"Version\":{\"type\":\"object\"}}";

@@ -5,6 +5,7 @@
 
 #include "base/alloc.h"
 #include "core/object_json.h"
+#include "node/book.h"
 
 #include <inttypes.h>
 #include <stdio.h>

@@ -64,6 +64,22 @@ void source_put_handle(struct http_request *request, void *data);
 void source_get_handle(struct http_request *request, void *data);
 void metrics_handle(struct http_request *request, void *data);
 void event_list_handle(struct http_request *request, void *data);
+void join_handle(struct http_request *request, void *data);
+void entered_handle(struct http_request *request, void *data);
+void renew_handle(struct http_request *request, void *data);
+void token_create_handle(struct http_request *request, void *data);
+void token_list_handle(struct http_request *request, void *data);
+void token_delete_handle(struct http_request *request, void *data);
+void node_list_handle(struct http_request *request, void *data);
+void node_show_handle(struct http_request *request, void *data);
+void node_set_handle(struct http_request *request, void *data);
+void node_remove_handle(struct http_request *request, void *data);
+void transfer_handle(struct http_request *request, void *data);
+
+/* "voter", "standby", "spare"; "" for who is no member of the log. */
+const char *api_vote(const struct daemon *d, uint64_t id);
+/* GET /v1/version, of the lobby too. */
+cJSON *api_version_json(const struct config *config);
 
 /* Takes the command, proposes it, and answers with the VM or why not. */
 void api_propose(struct daemon *d, struct http_request *request, struct command *command,
@@ -77,6 +93,16 @@ int api_if_version(const struct http_request *request, uint64_t *ret, struct bli
 /* Answers with what became of a request that is remembered already. */
 void api_answer_outcome(struct daemon *d, struct http_request *request, const char *name,
                         int status, const struct command_result *result);
+/* The same for another kind of object. */
+struct api_object {
+	const char *kind, *name; /* begin an error: "node n1"; kind is a literal */
+	int status;              /* HTTP, of success */
+	/* uid: of the one that is meant; 0: whichever has the name. */
+	void (*answer)(const struct daemon *d, struct http_request *request, const char *name,
+	               int status, uint64_t uid);
+};
+void api_propose_of(struct daemon *d, struct http_request *request, struct command *command,
+                    const struct api_object *object);
 int api_parse_body(const struct http_request *request, cJSON **ret, struct blix_error *err);
 /* The name in the path; NULL: there is none, and that was answered. */
 const char *api_path_name(struct http_request *request);

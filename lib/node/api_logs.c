@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "node/book.h"
 #include "sys/clock.h"
 #include "sys/file.h"
 #include "sys/halves.h"

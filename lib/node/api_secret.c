@@ -4,6 +4,7 @@
 #include "node/api_internal.h"
 
 #include "base/alloc.h"
+#include "node/book.h"
 #include "node/secret.h"
 
 #include <inttypes.h>

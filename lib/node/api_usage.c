@@ -9,6 +9,7 @@
 
 #include "base/alloc.h"
 #include "core/object_json.h"
+#include "node/book.h"
 #include "node/guest.h"
 
 #include <stdio.h>

@@ -20,8 +20,11 @@ struct mutation {
 	struct daemon *daemon;
 	struct http_request *request; /* NULL: the client went away; the command goes its way */
 	char name[LIMIT_NAME + 1];
-	char *principal; /* whose share it takes; NULL: it was done before */
-	int status;      /* HTTP, of success */
+	char *principal;  /* whose share it takes; NULL: it was done before */
+	const char *kind; /* begins an error: "vm" */
+	int status;       /* HTTP, of success */
+	void (*answer)(const struct daemon *d, struct http_request *request, const char *name,
+	               int status, uint64_t uid);
 };
 
 static void mutation_cancelled(void *data)
@@ -38,8 +41,8 @@ void api_answer_version(struct http_request *request, const struct vm *vm)
 }
 
 /* uid: of the one that is meant; 0: whichever has the name. */
-static void answer_vm(const struct daemon *d, struct http_request *request, int status,
-                      const char *name, uint64_t uid)
+static void answer_vm(const struct daemon *d, struct http_request *request, const char *name,
+                      int status, uint64_t uid)
 {
 	const struct vm *vm = state_vm(d->state, name);
 	cleanup(json_freep) cJSON *object = NULL;
@@ -58,10 +61,10 @@ static void answer_vm(const struct daemon *d, struct http_request *request, int 
 static void mutation_done(void *data, int status, const struct command_result *result)
 {
 	struct mutation *m = data;
-	char subject[LIMIT_NAME + 4];
+	char subject[LIMIT_NAME + 16];
 	struct blix_error err;
 
-	(void)snprintf(subject, sizeof(subject), "vm %s", m->name);
+	(void)snprintf(subject, sizeof(subject), "%s %s", m->kind, m->name);
 	if (m->request != NULL && status < 0) {
 		(void)daemon_propose_error(m->daemon, status, &err);
 		http_answer_error(m->request, &err, NULL);
@@ -69,7 +72,7 @@ static void mutation_done(void *data, int status, const struct command_result *r
 		(void)refusal_error(result, subject, &err);
 		http_answer_error(m->request, &err, NULL);
 	} else if (m->request != NULL) {
-		answer_vm(m->daemon, m->request, m->status, m->name, result->uid);
+		m->answer(m->daemon, m->request, m->name, m->status, result->uid);
 	}
 	if (m->principal != NULL)
 		share_give(&m->daemon->proposing, m->principal);
@@ -82,14 +85,23 @@ void api_answer_outcome(struct daemon *d, struct http_request *request, const ch
 {
 	struct mutation *m = xcalloc(1, sizeof(*m));
 
-	*m = (struct mutation){.daemon = d, .request = request, .status = status};
+	*m = (struct mutation){.daemon = d,
+	                       .request = request,
+	                       .kind = "vm",
+	                       .status = status,
+	                       .answer = answer_vm};
 	(void)snprintf(m->name, sizeof(m->name), "%s", name);
 	mutation_done(m, 0, result);
 }
 
-/* Takes the command. */
 void api_propose(struct daemon *d, struct http_request *request, struct command *command,
                  const char *name, int status)
+{
+	api_propose_of(d, request, command, &(struct api_object){"vm", name, status, answer_vm});
+}
+
+void api_propose_of(struct daemon *d, struct http_request *request, struct command *command,
+                    const struct api_object *object)
 {
 	struct mutation *m;
 	struct blix_error err;
@@ -105,8 +117,10 @@ void api_propose(struct daemon *d, struct http_request *request, struct command 
 	*m = (struct mutation){.daemon = d,
 	                       .request = request,
 	                       .principal = xstrdup(command->principal),
-	                       .status = status};
-	(void)snprintf(m->name, sizeof(m->name), "%s", name);
+	                       .kind = object->kind,
+	                       .status = object->status,
+	                       .answer = object->answer};
+	(void)snprintf(m->name, sizeof(m->name), "%s", object->name);
 	http_on_cancel(request, mutation_cancelled, m);
 	daemon_propose(d, command, mutation_done, m);
 	command_done(command);
@@ -360,7 +374,7 @@ static void vm_poll_done(struct daemon *d, void *data, bool cancelled)
 		return;
 	}
 	if (state_vm(d->state, poll->name) != NULL) {
-		answer_vm(d, poll->request, 200, poll->name, 0);
+		answer_vm(d, poll->request, poll->name, 200, 0);
 	} else if (poll_is_ahead(d, poll)) {
 		(void)blix_fail(&err, BLIX_E_UNAVAILABLE,
 		                "this server has not heard of revision %" PRIu64 " yet",

@@ -13,6 +13,7 @@
 #include "sys/clock.h"
 #include "sys/file.h"
 
+#include <grp.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <math.h>
@@ -77,6 +78,7 @@ void config_done(struct config *config)
 	for (size_t i = 0; i < config->n_listen; i++)
 		free(config->listen[i]);
 	free(config->listen);
+	free(config->identity);
 	memset(config, 0, sizeof(*config));
 }
 
@@ -467,9 +469,6 @@ static int check_servers(const struct config *config, struct blix_error *err)
 	if (config->cluster[0] == '\0')
 		return blix_fail(err, BLIX_E_SPEC,
 		                 "key 'cluster' is needed with servers: any text they share");
-	if (config->heartbeat_ms * 2 > config->election_timeout_ms)
-		return blix_fail(err, BLIX_E_SPEC,
-		                 "heartbeatMs must be at most half of electionTimeoutMs");
 	return 0;
 }
 
@@ -510,6 +509,17 @@ static int own_identity(struct config *config, struct blix_error *err)
 	return 0;
 }
 
+gid_t config_group(const struct config *config)
+{
+	struct group group, *found = NULL;
+	char text[4096];
+
+	if (config->group[0] == '\0' ||
+	    getgrnam_r(config->group, &group, text, sizeof(text), &found) != 0 || found == NULL)
+		return (gid_t)-1;
+	return found->gr_gid;
+}
+
 int config_settle(struct config *config, const char *program, struct blix_error *err)
 {
 	int rc;
@@ -522,8 +532,79 @@ int config_settle(struct config *config, const char *program, struct blix_error 
 	}
 	find_microvm(config);
 	default_name(config);
-	rc = check_paths(config, err);
-	return rc < 0 ? rc : parse_name("name", config->name, err);
+	if ((rc = check_paths(config, err)) < 0 || (rc = parse_name("name", config->name, err)) < 0)
+		return rc;
+	if (config->heartbeat_ms * 2 > config->election_timeout_ms)
+		return blix_fail(err, BLIX_E_SPEC,
+		                 "heartbeatMs must be at most half of electionTimeoutMs");
+	return 0;
+}
+
+/* What the file says must not contradict what this node is already. */
+static int check_identity(const struct config *config, const struct node_identity *identity,
+                          struct blix_error *err)
+{
+	const char *key = NULL;
+
+	if (config->n_servers > 0)
+		key = "servers";
+	else if (config->cluster[0] != '\0')
+		key = "cluster";
+	else if (config->id != 0)
+		key = "id";
+	else if (config->named && strcmp(config->name, identity->name) != 0)
+		key = "name";
+	if (key == NULL)
+		return 0;
+	(void)blix_fail(err, BLIX_E_SPEC,
+	                "key '%s' contradicts %s/identity.json: this is node %s of cluster %s", key,
+	                config->state_dir, identity->name, identity->cluster);
+	blix_hint(err, "remove '%s' from the configuration", key);
+	return -(int)BLIX_E_SPEC;
+}
+
+/* What this node has promised to others it may not forget. */
+static int check_log(const struct config *config, const struct node_identity *identity,
+                     struct blix_error *err)
+{
+	cleanup(freep) char *dir = xasprintf("%s/raft", config->state_dir);
+
+	if (identity->log != IDENTITY_LOG_KEPT || file_exists(dir))
+		return 0;
+	(void)blix_fail(err, BLIX_E_CORRUPT, "the log below %s is gone", dir);
+	blix_reason(err, "log-missing");
+	blix_hint(err,
+	          "a server without its log must not vote: 'blix node remove %s' elsewhere, then "
+	          "join this host anew",
+	          identity->name);
+	return -(int)BLIX_E_CORRUPT;
+}
+
+int config_enter(struct config *config, struct blix_error *err)
+{
+	struct node_identity identity;
+	int rc = node_identity_read(config->state_dir, &identity, err);
+
+	if (rc < 0)
+		return rc;
+	if ((rc = check_identity(config, &identity, err)) < 0 ||
+	    (rc = check_log(config, &identity, err)) < 0)
+		return rc;
+	xreplace(&config->name, identity.name);
+	xreplace(&config->cluster, identity.cluster);
+	config->id = identity.node;
+	config->identity = xcalloc(1, sizeof(*config->identity));
+	*config->identity = identity;
+	config->waits = false;
+	return 0;
+}
+
+/* A cluster of one that was made without being asked for: under --dev, or by an earlier blixd. */
+static bool is_own_cluster(const struct config *config)
+{
+	cleanup(freep) char *path = xasprintf("%s/cluster.json", config->state_dir);
+
+	return config->dev || file_exists(path);
 }
 
 int config_finish(struct config *config, const char *program, struct blix_error *err)
@@ -531,12 +612,20 @@ int config_finish(struct config *config, const char *program, struct blix_error 
 	const struct supervisor *supervisor;
 	int rc;
 
+	config->named = config->name[0] != '\0';
 	if ((rc = config_settle(config, program, err)) < 0 ||
 	    (rc = supervisor_choose(config, &supervisor, err)) < 0)
 		return rc;
 	if ((rc = file_make_dirs(config->state_dir, 0750, err)) < 0 ||
 	    (rc = file_make_dirs(config->run_dir, 0755, err)) < 0)
 		return rc;
+	rc = config_enter(config, err);
+	if (rc != -(int)BLIX_E_NOTFOUND)
+		return rc;
+	if (config->n_servers == 0 && !is_own_cluster(config)) {
+		config->waits = true;
+		return 0;
+	}
 	if (config->n_servers == 0 && (rc = own_identity(config, err)) < 0)
 		return rc;
 	rc = check_servers(config, err);

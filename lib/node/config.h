@@ -4,10 +4,12 @@
 #define BLIX_NODE_CONFIG_H
 
 #include "base/error.h"
+#include "node/identity.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #define CONFIG_MICROVMS_DIR "/var/lib/microvms" /* where the host's own units have theirs */
 
@@ -20,6 +22,7 @@ struct config_server {
 
 struct config {
 	char *name;         /* of this node; default: the host name */
+	bool named;         /* the file says so */
 	char *cluster;      /* id shared by its servers; made at first start under --dev */
 	uint64_t id;        /* of this server in `servers` */
 	char *state_dir;    /* /var/lib/blix */
@@ -48,11 +51,17 @@ struct config {
 	uint32_t reserved_cpus;
 	uint64_t reserved_bytes;
 	bool dev;
+	struct node_identity
+		*identity; /* of a node that made a cluster or joined one; NULL: none */
+	bool waits;        /* it is of no cluster yet: lobby.h */
 	struct config_server *servers;
 	size_t n_servers;
 	char **listen; /* IP:PORT each, for the API by TLS */
 	size_t n_listen;
 };
+
+/* The group of the API's socket, when the configuration names one that exists; (gid_t)-1. */
+gid_t config_group(const struct config *config);
 
 /* The defaults above. */
 void config_init(struct config *config);
@@ -66,5 +75,7 @@ int config_parse(struct config *config, const char *text, size_t n, struct blix_
 int config_settle(struct config *config, const char *program, struct blix_error *err);
 /* Fills what depends on others (name, libexec_dir beside the program, ids) and checks the whole. */
 int config_finish(struct config *config, const char *program, struct blix_error *err);
+/* Takes the identity that is on the disk; also when the lobby is done. -BLIX_E_NOTFOUND: none. */
+int config_enter(struct config *config, struct blix_error *err);
 
 #endif

@@ -1,7 +1,7 @@
 /* Composition and life of one blixd: see daemon.h. The replicated state machine's callbacks are
  * here, since they are where the log meets everything else. */
+#include "node/book.h"
 #include "node/change.h"
-#include "node/daemon_internal.h"
 #include "node/sources.h"
 #include "node/stream.h"
 #include "node/watch.h"
@@ -14,7 +14,6 @@
 #include "tls/credentials.h"
 
 #include <assert.h>
-#include <grp.h>
 #include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
@@ -23,15 +22,6 @@
 
 #define LOCK_TRIES   40
 #define LOCK_WAIT_MS 25
-
-const struct config_server *daemon_server(const struct daemon *d, uint64_t id)
-{
-	for (size_t i = 0; i < d->config->n_servers; i++) {
-		if (d->config->servers[i].id == id)
-			return &d->config->servers[i];
-	}
-	return NULL;
-}
 
 /* The log cannot go on: say so once and leave; the supervisor starts the daemon again. */
 static void on_fatal(void *data, const struct blix_error *err)
@@ -208,19 +198,14 @@ static int executor_propose(void *data, const struct command *command,
 	return 0;
 }
 
-static int open_consensus(struct daemon *d, struct blix_error *err)
+static struct consensus_config consensus_config(struct daemon *d)
 {
 	const struct config *config = d->config;
-	cleanup(freep) char *dir = xasprintf("%s/raft", config->state_dir);
-	cleanup(freep) struct consensus_member *members =
-		xcalloc(config->n_servers, sizeof(*members));
-	struct consensus_config raft = {
+
+	return (struct consensus_config){
 		.loop = d->loop,
-		.dir = dir,
 		.cluster = config->cluster,
 		.id = config->id,
-		.members = members,
-		.n_members = config->n_servers,
 		.election_timeout_ms = config->election_timeout_ms,
 		.heartbeat_ms = config->heartbeat_ms,
 		.fsm = {.data = d,
@@ -234,7 +219,20 @@ static int open_consensus(struct daemon *d, struct blix_error *err)
 		.space = on_space,
 		.fatal = on_fatal,
 	};
+}
 
+/* The servers of the configuration. */
+static int open_listed(struct daemon *d, struct blix_error *err)
+{
+	const struct config *config = d->config;
+	cleanup(freep) char *dir = xasprintf("%s/raft", config->state_dir);
+	cleanup(freep) struct consensus_member *members =
+		xcalloc(config->n_servers, sizeof(*members));
+	struct consensus_config raft = consensus_config(d);
+
+	raft.dir = dir;
+	raft.members = members;
+	raft.n_members = config->n_servers;
 	for (size_t i = 0; i < config->n_servers; i++)
 		members[i] = (struct consensus_member){.id = config->servers[i].id,
 		                                       .name = config->servers[i].name,
@@ -242,16 +240,29 @@ static int open_consensus(struct daemon *d, struct blix_error *err)
 	return consensus_open(&raft, &d->consensus, err);
 }
 
-/* The socket's group, when the configuration names one that exists. */
-static gid_t socket_group(const struct config *config)
+/* A cluster with members: the log says who they are, and its first configuration is the node that
+ * made it. */
+static int open_managed(struct daemon *d, struct blix_error *err)
 {
-	struct group group, *found = NULL;
-	char text[4096];
+	const struct node_identity *identity = &d->identity;
+	cleanup(freep) char *dir = xasprintf("%s/raft", d->config->state_dir);
+	char address[JOIN_ADDRESS];
+	struct consensus_member self = {
+		.id = identity->node, .name = d->config->name, .address = address};
+	struct consensus_config raft = consensus_config(d);
+	int rc = node_identity_raft_address(identity->advertise, address, err);
 
-	if (config->group[0] == '\0' ||
-	    getgrnam_r(config->group, &group, text, sizeof(text), &found) != 0 || found == NULL)
-		return (gid_t)-1;
-	return found->gr_gid;
+	if (rc < 0)
+		return rc;
+	raft.dir = dir;
+	raft.incarnation = identity->incarnation;
+	raft.members = &self;
+	raft.n_members = identity->log == IDENTITY_LOG_FIRST;
+	raft.address = address;
+	raft.find_address = book_raft;
+	raft.credentials = d->credentials;
+	raft.denied = book_denied;
+	return consensus_open(&raft, &d->consensus, err);
 }
 
 static int open_api(struct daemon *d, struct blix_error *err)
@@ -259,7 +270,7 @@ static int open_api(struct daemon *d, struct blix_error *err)
 	struct http_config http = {
 		.socket_path = d->config->socket,
 		.mode = 0660,
-		.group = socket_group(d->config),
+		.group = config_group(d->config),
 		.routes = api_routes,
 		.n = api_n_routes,
 		.data = d,
@@ -289,12 +300,38 @@ static int open_executor(struct daemon *d, struct blix_error *err)
 	return node_executor_open(&executor, &d->executor, err);
 }
 
+static size_t source_servers(const void *data, uint64_t *ret, size_t n)
+{
+	return daemon_servers(data, ret, n);
+}
+
+static const struct config_server *source_server(const void *data, uint64_t id)
+{
+	return daemon_server(data, id);
+}
+
 static int open_sources(struct daemon *d, struct blix_error *err)
 {
-	const struct sources_config sources = {
-		.loop = d->loop, .config = d->config, .state = d->state, .fetch = d->fetch};
+	const struct sources_config sources = {.loop = d->loop,
+	                                       .config = d->config,
+	                                       .servers = source_servers,
+	                                       .server = source_server,
+	                                       .data = d,
+	                                       .state = d->state,
+	                                       .fetch = d->fetch};
 
 	return sources_open(&sources, &d->sources, err);
+}
+
+/* What others must know to reach this node is a fact of it. */
+static void take_identity(struct daemon *d)
+{
+	char raft[JOIN_ADDRESS] = "";
+
+	d->identity = *d->config->identity;
+	(void)node_identity_raft_address(d->identity.advertise, raft, NULL); /* it was checked */
+	xreplace(&d->facts.addresses, d->identity.advertise);
+	xreplace(&d->facts.raft, raft);
 }
 
 struct daemon *daemon_open(uv_loop_t *loop, const struct config *config,
@@ -316,7 +353,10 @@ struct daemon *daemon_open(uv_loop_t *loop, const struct config *config,
 	d->leader_lost_ms = clock_boot_ms();
 	leader_init(&d->leader, duties_grace_ms(config), config->keep,
 	            config->keep_days * 86400000ULL);
+	d->found = xcalloc(1, sizeof(*d->found));
 	probe_facts(config, &d->facts);
+	if (config->identity != NULL)
+		take_identity(d);
 	(void)uv_timer_init(loop, &d->wait_timer);
 	(void)uv_check_init(loop, &d->turn);
 	(void)uv_timer_init(loop, &d->tick);
@@ -327,15 +367,17 @@ struct daemon *daemon_open(uv_loop_t *loop, const struct config *config,
 
 /* A blixd that was killed while it started a child leaves its lock to that child until the child's
  * exec has closed it: a moment's patience. */
-static int take_lock(struct daemon *d, struct blix_error *err)
+int daemon_lock(const struct config *config, int *ret_fd, struct blix_error *err)
 {
-	cleanup(freep) char *path = xasprintf("%s/lock", d->config->state_dir);
-	int rc = file_lock(path, &d->lock_fd, err);
+	cleanup(freep) char *path = xasprintf("%s/lock", config->state_dir);
+	int rc = file_lock(path, ret_fd, err);
 
 	for (unsigned i = 0; i < LOCK_TRIES && rc == -BLIX_E_BUSY; i++) {
 		(void)poll(NULL, 0, LOCK_WAIT_MS);
-		rc = file_lock(path, &d->lock_fd, err);
+		rc = file_lock(path, ret_fd, err);
 	}
+	if (rc < 0)
+		blix_hint(err, "another blixd uses this state directory");
 	return rc;
 }
 
@@ -359,16 +401,15 @@ int daemon_start(struct daemon *d, struct blix_error *err)
 	struct blix_error ignored;
 	int rc;
 
-	if ((rc = take_lock(d, err)) < 0) {
-		blix_hint(err, "another blixd uses this state directory");
+	if ((rc = daemon_lock(d->config, &d->lock_fd, err)) < 0)
 		return rc;
-	}
 	end_strays(d);
 	if ((rc = supervisor_choose(d->config, &d->supervisor, err)) < 0)
 		return rc;
 	xreplace(&d->facts.supervision, d->supervisor->name);
 	if ((rc = fetch_pool_open(d->loop, &d->fetch, err)) < 0 ||
-	    (rc = open_consensus(d, err)) < 0)
+	    (rc = daemon_credentials(d, err)) < 0 ||
+	    (rc = d->config->identity != NULL ? open_managed(d, err) : open_listed(d, err)) < 0)
 		return rc;
 	consensus_on_role(d->consensus, on_role, d);
 	if ((rc = open_sources(d, err)) < 0 || (rc = open_executor(d, err)) < 0 ||
@@ -392,8 +433,11 @@ static void handle_closed(uv_handle_t *handle)
 		return;
 	state_free(d->state);
 	metrics_free(d->metrics);
+	book_clear(d->found);
+	free(d->found);
 	node_facts_done(&d->facts);
 	credentials_free(d->credentials);
+	free(d->guards);
 	free(d->actions);
 	free(d->changes);
 	if (d->lock_fd >= 0)

@@ -14,6 +14,9 @@
 
 struct daemon;
 
+/* The lock of the state directory: *ret_fd holds it. -BLIX_E_BUSY: another blixd does. */
+int daemon_lock(const struct config *config, int *ret_fd, struct blix_error *err);
+
 /* `config` is finished (config_finish) and stays the caller's; it must outlive the daemon. `fatal`
  * must not return: nothing may be applied or answered after it. */
 struct daemon *daemon_open(uv_loop_t *loop, const struct config *config,

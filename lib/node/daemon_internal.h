@@ -16,7 +16,9 @@
 
 #include <sys/queue.h>
 
-struct read; /* read.c */
+struct join_guard;    /* api_join.c */
+struct member_change; /* duties.c */
+struct read;          /* read.c */
 STAILQ_HEAD(reads, read);
 struct round;
 struct sources;
@@ -31,7 +33,9 @@ struct daemon {
 	const struct config *config;
 	const struct supervisor *supervisor;
 	void (*fatal)(const struct blix_error *err);
-	int lock_fd; /* one daemon per state directory */
+	int lock_fd;                   /* one daemon per state directory */
+	struct node_identity identity; /* as it is on the disk, where config->identity is */
+	struct config_server *found;   /* book.c */
 	struct state *state;
 	struct consensus *consensus;
 	struct http_server *http;
@@ -47,11 +51,19 @@ struct daemon {
 
 	struct leader leader;
 	struct leader_actions *actions;
-	struct round *round; /* duties.c: the leader's commands under way, NULL none */
+	struct round *round;          /* duties.c: the leader's commands under way, NULL none */
+	struct member_change *change; /* and the change of members, NULL none */
 
 	struct metrics *metrics;
 	struct node_facts facts;
 	bool registering;
+	bool founding; /* membership.c: the cluster's first command is under way */
+	bool left;     /* this node was removed, and that was logged */
+	bool asking_left;
+	size_t ask_next; /* of the state's nodes, whether it was removed */
+	bool renewing;
+
+	struct join_guard *guards; /* NULL: nobody tried yet */
 
 	struct reads reads_waiting; /* for the next barrier */
 	struct reads reads_asked;   /* for the one under way */
@@ -109,6 +121,15 @@ void daemon_drop_waits(struct daemon *d);
 void duties_tick(struct daemon *d);
 void duties_changed(struct daemon *d);
 void duties_role(struct daemon *d);
+
+/* membership.c: what this node does about its own place in the cluster. */
+void membership_tick(struct daemon *d);
+void membership_changed(struct daemon *d);
+/* Signs a new certificate for this node's key and takes it; cb as of daemon_propose, result's uid
+ * the node. -BLIX_E_REFUSED: this node cannot sign. */
+int membership_renew(struct daemon *d, void (*cb)(void *data, int status), void *data,
+                     struct blix_error *err);
+
 /* How long a peer may be silent before its node is Offline. */
 uint64_t duties_grace_ms(const struct config *config);
 /* False when this server cannot tell that it is current; *ret_age_ms: since it last could. */
@@ -120,13 +141,13 @@ extern const size_t api_n_routes;
 int api_allow(void *data, const struct http_request *request, const struct http_route *route,
               struct blix_error *err);
 
-/* secure.c: certificates and TCP, where this node has them; after the API and the fetch pool. */
+/* secure.c: certificates, where this node has them; before the consensus, after the fetch pool. */
+int daemon_credentials(struct daemon *d, struct blix_error *err);
+/* The addresses of TCP; after the API. */
 int daemon_secure(struct daemon *d, struct blix_error *err);
 int api_body_file(void *data, struct http_request *request, uint64_t n, int *ret_fd,
                   struct blix_error *err);
 /* Which state an answer was made from: headers Blix-Revision and Blix-Staleness-Ms. */
 void api_answering(void *data, struct http_request *request, const struct http_route *route);
-
-const struct config_server *daemon_server(const struct daemon *d, uint64_t id);
 
 #endif

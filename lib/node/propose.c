@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "core/codec.h"
 #include "core/object_json.h"
+#include "node/book.h"
 #include "sys/log.h"
 
 #include <inttypes.h>
@@ -182,7 +183,7 @@ int daemon_propose_error(const struct daemon *d, int status, struct blix_error *
 	(void)blix_fail(err, code, "%s", blix_code_info(code)->text);
 	if (code == BLIX_E_NOLEADER) {
 		blix_hint(err, "%s",
-		          d->config->n_servers > 1
+		          d->config->n_servers > 1 || d->config->identity != NULL
 		                  ? "a majority of the servers must run: see 'blix cluster status'"
 		                  : "the daemon is still starting: try again");
 	}

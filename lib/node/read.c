@@ -5,6 +5,7 @@
 #include "base/parse.h"
 #include "core/codec.h"
 #include "node/api_internal.h"
+#include "node/book.h"
 
 #include <inttypes.h>
 
@@ -125,7 +126,7 @@ static void asked_leader(void *data, int status, int http, struct buf *answer,
 static void ask(struct daemon *d)
 {
 	const struct config_server *leader = daemon_server(d, d->leader_id);
-	struct api_hop hop;
+	struct api_hop hop = {0};
 	struct fetch_options options = {
 		.server_name = hop.server_name,
 		.method = "POST",

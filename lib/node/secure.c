@@ -2,9 +2,9 @@
  * requests prove themselves by.
  *
  * Happy path: a node that has certificates (STATE/tls) loads them and listens on each address of
- * the configuration; a renewed certificate is taken by daemon_reload(), for connections that come
- * after it, in both directions. A node without certificates has its Unix socket only, and addresses
- * to listen on are then an error. */
+ * the configuration and of its identity; a renewed certificate is taken by daemon_reload(), for
+ * connections that come after it, in both directions. A node without certificates has its Unix
+ * socket only, and addresses to listen on are then an error. */
 #include "node/daemon_internal.h"
 
 #include "base/alloc.h"
@@ -25,10 +25,10 @@ static int load(struct daemon *d, struct blix_error *err)
 {
 	int rc = credentials_load(d->config->state_dir, &d->credentials, err);
 
-	if (rc == -(int)BLIX_E_NOTFOUND && d->config->n_listen == 0)
+	if (rc == -(int)BLIX_E_NOTFOUND && d->config->n_listen == 0 && d->config->identity == NULL)
 		return 0;
 	if (rc == -(int)BLIX_E_NOTFOUND)
-		blix_hint(err, "'listen' needs the certificates of a node below %s/tls",
+		blix_hint(err, "to listen on TCP needs the certificates of a node below %s/tls",
 		          d->config->state_dir);
 	return rc;
 }
@@ -48,25 +48,38 @@ static int own_check(const struct daemon *d, struct blix_error *err)
 		(unsigned long long)d->config->id, d->config->cluster);
 }
 
-int daemon_secure(struct daemon *d, struct blix_error *err)
+int daemon_credentials(struct daemon *d, struct blix_error *err)
 {
-	unsigned port;
 	int rc = load(d, err);
 
 	if (rc < 0 || d->credentials == NULL)
 		return rc;
 	rc = own_check(d, err);
-	if (rc < 0)
-		return rc;
-	fetch_by(d);
-	for (size_t i = 0; i < d->config->n_listen; i++) {
-		rc = http_server_listen(d->http, d->config->listen[i], d->credentials, &port, err);
-		if (rc < 0)
-			return rc;
+	if (rc == 0)
+		fetch_by(d);
+	return rc;
+}
+
+static int listen_on(struct daemon *d, const char *address, struct blix_error *err)
+{
+	unsigned port;
+	int rc = http_server_listen(d->http, address, d->credentials, &port, err);
+
+	if (rc == 0)
 		log_event(LOG_NOTICE, "node.listens", "node=%s address=%s port=%u", d->config->name,
-		          d->config->listen[i], port);
-	}
-	return 0;
+		          address, port);
+	return rc;
+}
+
+int daemon_secure(struct daemon *d, struct blix_error *err)
+{
+	int rc = 0;
+
+	if (d->config->identity != NULL)
+		rc = listen_on(d, d->config->identity->listen, err);
+	for (size_t i = 0; i < d->config->n_listen && rc == 0; i++)
+		rc = listen_on(d, d->config->listen[i], err);
+	return rc;
 }
 
 void daemon_reload(struct daemon *d)

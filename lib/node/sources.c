@@ -359,13 +359,20 @@ void sources_keep(struct sources *s, int fd, uint64_t size, const struct source_
 		abort(); /* only without a function to call */
 }
 
+bool sources_alone(const struct sources *s)
+{
+	uint64_t id;
+
+	return s->config.servers(s->config.data, &id, 1) < 2;
+}
+
 /* What changed in the state since the last look. Not in each turn: it is a walk over all VMs. */
 static void follow(struct sources *s)
 {
 	const struct state *state = s->config.state;
 	uint64_t since = s->scanned <= state->revision ? s->scanned : 0;
 
-	if (s->config.config->n_servers < 2 || state->revision == s->scanned)
+	if (sources_alone(s) || state->revision == s->scanned)
 		return;
 	for (size_t i = 0; i < state->n_vms; i++) {
 		if (since == 0 || state->vms[i]->revision > since)

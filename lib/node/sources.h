@@ -22,8 +22,13 @@ struct source_wait;
 
 struct sources_config {
 	uv_loop_t *loop;
-	const struct config *config; /* of this node, with the other servers */
-	const struct state *state;   /* the live one, only read */
+	const struct config *config; /* of this node */
+	/* The servers, this one included: fills up to n ids, returns how many there are. */
+	size_t (*servers)(const void *data, uint64_t *ret, size_t n);
+	/* Where one of them answers, until the next call; NULL: unknown. */
+	const struct config_server *(*server)(const void *data, uint64_t id);
+	const void *data;
+	const struct state *state; /* the live one, only read */
 	struct fetch_pool *fetch;
 };
 

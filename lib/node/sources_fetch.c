@@ -52,7 +52,8 @@ struct task {
 	char *path;
 	bool whole;
 	/* the fetch */
-	size_t server; /* the next of the configuration's list to ask */
+	size_t server;             /* the next of the servers to ask */
+	char from[LIMIT_NAME + 1]; /* the last one */
 	struct fetch *fetch;
 	struct sink *sink;
 	uint64_t sunk;
@@ -148,7 +149,7 @@ static void task_end(struct task *task, const struct blix_error *err)
 	s->working--;
 	tell(task, false, err);
 	tasks_wake(s);
-	if (err == NULL || s->config.config->n_servers < 2) {
+	if (err == NULL || sources_alone(s)) {
 		task_free(task);
 	} else {
 		task->state = TASK_RESTING;
@@ -224,7 +225,7 @@ static void on_sunk(void *data, const struct sink_result *result)
 		task->damaged = true;
 		source_hex(&task->name, hex);
 		log_event(LOG_WARNING, "node.source.mismatch", "source=%s from=%s", hex,
-		          s->config.config->servers[task->server - 1].name);
+		          task->from);
 	}
 	sink_free(task->sink);
 	task->sink = NULL;
@@ -275,6 +276,23 @@ static void on_fetched(void *data, int status, int http, struct buf *answer, con
 	task_fetch(task);
 }
 
+/* Of those that may have it, the next one that can be asked; NULL: all were. */
+static const struct config_server *next_server(struct task *task)
+{
+	const struct sources_config *config = &task->s->config;
+	uint64_t ids[LIMIT_SERVERS];
+	size_t n = config->servers(config->data, ids, array_size(ids));
+
+	while (task->server < n && task->server < array_size(ids)) {
+		uint64_t id = ids[task->server++];
+		const struct config_server *server = config->server(config->data, id);
+
+		if (id != config->config->id && server != NULL)
+			return server;
+	}
+	return NULL;
+}
+
 /* Asks the next server. */
 static void task_fetch(struct task *task)
 {
@@ -290,15 +308,14 @@ static void task_fetch(struct task *task)
 	                                .piece_data = task};
 	int fd = -1;
 
-	while (task->server < config->n_servers && config->servers[task->server].id == config->id)
-		task->server++;
-	if (task->server >= config->n_servers || sources_make(task->s, 0, &fd, &task->own) < 0) {
+	server = next_server(task);
+	if (server == NULL || sources_make(task->s, 0, &fd, &task->own) < 0) {
 		task_fail(task);
 		return;
 	}
 	source_hex(&task->name, hex);
 	(void)snprintf(path, sizeof(path), "/v1/sources/%s", hex);
-	server = &config->servers[task->server++];
+	(void)snprintf(task->from, sizeof(task->from), "%s", server->name);
 	options.address = server->api;
 	tls_dns_name(server->id, config->cluster, name);
 	task->sunk = 0;

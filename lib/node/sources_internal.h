@@ -21,6 +21,9 @@ struct source {
 struct task;
 TAILQ_HEAD(task_list, task);
 
+/* There is no other server that could have what this one lacks. */
+bool sources_alone(const struct sources *s);
+
 struct sources {
 	struct sources_config config;
 	char *dir;

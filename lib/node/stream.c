@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "base/upgrade.h"
 #include "node/api_internal.h"
+#include "node/book.h"
 #include "sys/wire.h"
 
 #include <assert.h>

@@ -51,7 +51,7 @@ found() { # CHECK LEVEL TEXT [FIX]: there is such a finding
 }
 
 start_daemon() {
-	"$build/bin/blixd" --config "$T/blix.json" </dev/null >"$T/log" 2>&1 3>&- &
+	"$build/bin/blixd" --dev --state-dir "$T/dev" --config "$T/blix.json" </dev/null >"$T/log" 2>&1 3>&- &
 	PID=$!
 	until_true env BLIX_ENDPOINT="$T/sock" "$build/bin/blix" vm list
 }

@@ -117,6 +117,7 @@ nixos_units() {
 
 daemon_start() {
 	in_box systemctl enable --quiet --now blixd
+	in_box blix node init --quiet --listen 127.0.0.1:7443 --timeout 60s
 	until_true node_is_ready
 }
 node_is_ready() { [ "$(in_box blix node list -o json 2>/dev/null | jq -r '.items[].status.phase')" = Ready ]; }

@@ -141,14 +141,20 @@ static int finish(struct config *config, const char *dir, const char *extra, str
 	return config_finish(config, "blixd", err);
 }
 
+/* A cluster of one that an earlier blixd made goes on. */
 static void one_server_keeps_its_identity(void **state)
 {
+	static const char text[] = "{\"cluster\":\"0123456789abcdef0123456789abcdef\"}\n";
 	char template[] = "/tmp/blix-config-XXXXXX";
 	const char *dir = make_dir(template);
+	cleanup(freep) char *states = xasprintf("%s/s", dir);
+	cleanup(freep) char *path = xasprintf("%s/cluster.json", states);
 	struct config first, second;
 	struct blix_error err;
 
 	(void)state;
+	assert_int_equal(file_make_dirs(states, 0750, &err), 0);
+	assert_int_equal(file_write(path, text, strlen(text), 0600, &err), 0);
 	assert_int_equal(finish(&first, dir, ",\"name\":\"host\"", &err), 0);
 	assert_int_equal(first.n_servers, 1);
 	assert_int_equal(strlen(first.cluster), 32);
@@ -158,6 +164,71 @@ static void one_server_keeps_its_identity(void **state)
 	config_done(&first);
 	config_done(&second);
 	assert_int_equal(file_remove_tree(dir, &err), 0);
+}
+
+/* Without a cluster it waits; the identity that it gets says the rest, and nothing in the file may
+ * contradict that, nor may the log go once it counts. */
+static void an_identity_is_kept(void **state)
+{
+	static const char *const against[] = {
+		",\"cluster\":\"x\"", ",\"id\":1", ",\"name\":\"other\"",
+		",\"id\":1,\"cluster\":\"x\",\"servers\":[{\"id\":1,\"name\":\"a\",\"raft\":\"/"
+		"r\",\"api\":\"/a\"}]"};
+	char template[] = "/tmp/blix-config-XXXXXX";
+	const char *dir = make_dir(template);
+	cleanup(freep) char *states = xasprintf("%s/s", dir);
+	cleanup(freep) char *raft = xasprintf("%s/s/raft", dir);
+	struct node_identity identity = {.name = "n1"}, read;
+	struct config config;
+	struct blix_error err;
+
+	(void)state;
+	assert_int_equal(finish(&config, dir, "", &err), 0);
+	assert_true(config.waits);
+	assert_int_equal(config_enter(&config, &err), -BLIX_E_NOTFOUND);
+	assert_int_equal(node_identity_addresses(&identity, ":9000", "10.0.0.1:9000", &err), 0);
+	assert_string_equal(identity.advertise, "10.0.0.1:9000");
+	assert_int_equal(node_identity_found(states, &identity, &err), 0);
+	assert_int_equal(node_identity_read(states, &read, &err), 0);
+	assert_memory_equal(&identity, &read, sizeof(read));
+	assert_int_equal(config_enter(&config, &err), 0);
+	assert_false(config.waits);
+	assert_int_equal(config.id, identity.node);
+	assert_string_equal(config.cluster, identity.cluster);
+	config_done(&config);
+	for (size_t i = 0; i < array_size(against); i++) {
+		assert_int_equal(finish(&config, dir, against[i], &err), -BLIX_E_SPEC);
+		assert_non_null(strstr(err.text, "contradicts"));
+		config_done(&config);
+	}
+	assert_int_equal(node_identity_keep_log(states, &identity, &err), 0);
+	assert_int_equal(finish(&config, dir, ",\"name\":\"n1\"", &err), -BLIX_E_CORRUPT);
+	assert_string_equal(err.reason, "log-missing");
+	config_done(&config);
+	assert_int_equal(file_make_dirs(raft, 0700, &err), 0);
+	assert_int_equal(finish(&config, dir, ",\"name\":\"n1\"", &err), 0);
+	config_done(&config);
+	assert_int_equal(file_remove_tree(dir, &err), 0);
+}
+
+/* The next port is the log's; a host is needed where others are to come. */
+static void addresses_of_a_node(void **state)
+{
+	struct node_identity identity = {0};
+	char raft[JOIN_ADDRESS];
+	struct blix_error err;
+
+	(void)state;
+	assert_int_equal(node_identity_raft_address("[::1]:7443", raft, &err), 0);
+	assert_string_equal(raft, "[::1]:7444");
+	assert_int_equal(node_identity_raft_address("h:65535", raft, &err), -BLIX_E_INVALID);
+	assert_int_equal(node_identity_raft_address("h:0", raft, &err), -BLIX_E_INVALID);
+	assert_int_equal(node_identity_addresses(&identity, "10.0.0.2:1000", "", &err), 0);
+	assert_string_equal(identity.advertise, "10.0.0.2:1000");
+	assert_int_equal(node_identity_addresses(&identity, "", "", &err), 0);
+	assert_string_equal(identity.listen, ":7443");
+	assert_null(strstr(identity.advertise, "0.0.0.0"));
+	assert_int_equal(node_identity_addresses(&identity, "", ":7443", &err), -BLIX_E_INVALID);
 }
 
 /* Beside the standard directory the host's own command is driven, elsewhere ours. */
@@ -221,6 +292,8 @@ int main(void)
 		cmocka_unit_test(chooses_a_supervisor),
 		cmocka_unit_test(names_each_mistake),
 		cmocka_unit_test(one_server_keeps_its_identity),
+		cmocka_unit_test(an_identity_is_kept),
+		cmocka_unit_test(addresses_of_a_node),
 		cmocka_unit_test(the_hosts_own_microvm),
 		cmocka_unit_test(server_lists_are_checked),
 	};
