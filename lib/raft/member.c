@@ -408,6 +408,13 @@ static enum consensus_vote vote_of(int role)
 	return role == RAFT_STANDBY ? CONSENSUS_STANDBY : CONSENSUS_SPARE;
 }
 
+static bool member_is_short(const struct consensus *c, uint64_t id)
+{
+	const struct known *known = known_find(c, id);
+
+	return id == c->config.id ? c->is_short : known != NULL && known->is_short;
+}
+
 size_t consensus_members(struct consensus *c, struct consensus_peer *ret, size_t n)
 {
 	size_t n_members = c->raft_open ? c->raft.configuration.n : 0;
@@ -423,9 +430,7 @@ size_t consensus_members(struct consensus *c, struct consensus_peer *ret, size_t
 			.vote = vote_of(server->role),
 			.seen = consensus_peer_seen(c, server->id, &age),
 			.seen_ms_ago = age,
-			.is_short = server->id == c->config.id
-		                            ? c->is_short
-		                            : peer != NULL && known_find(c, server->id)->is_short,
+			.is_short = member_is_short(c, server->id),
 		};
 	}
 	return n_members;
