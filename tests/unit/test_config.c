@@ -172,8 +172,8 @@ static void an_identity_is_kept(void **state)
 {
 	static const char *const against[] = {
 		",\"cluster\":\"x\"", ",\"id\":1", ",\"name\":\"other\"",
-		",\"id\":1,\"cluster\":\"x\",\"servers\":[{\"id\":1,\"name\":\"a\",\"raft\":\"/"
-		"r\",\"api\":\"/a\"}]"};
+		(",\"id\":1,\"cluster\":\"x\",\"servers\":[{\"id\":1,\"name\":\"a\",\"raft\":\"/"
+	         "r\",\"api\":\"/a\"}]")};
 	char template[] = "/tmp/blix-config-XXXXXX";
 	const char *dir = make_dir(template);
 	cleanup(freep) char *states = xasprintf("%s/s", dir);
