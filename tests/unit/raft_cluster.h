@@ -326,8 +326,13 @@ static inline struct server *leader_of(struct cluster *cl)
 
 static inline struct server *await_leader(struct cluster *cl)
 {
+	struct server *leader;
+
 	wait_for(cl, leader_of(cl) != NULL);
-	return leader_of(cl);
+	leader = leader_of(cl);
+	if (leader == NULL)
+		abort(); /* no time has passed */
+	return leader;
 }
 
 static inline void propose(struct server *s, uint64_t value, struct answer *a)

@@ -808,7 +808,7 @@ static void full_disk_of_the_leader(void **state)
 	assert_int_equal(full->n_short, 1);
 	/* More than it has room for, one by one: the others go on. */
 	for (n = 0; n < array_size(a); n++) {
-		consensus_propose(leader_of(&cl)->c, bytes, sizeof(bytes), on_answer, &a[n]);
+		consensus_propose(await_leader(&cl)->c, bytes, sizeof(bytes), on_answer, &a[n]);
 		wait_for(&cl, a[n].n == 1);
 		assert_int_equal(a[n].status, 0);
 	}

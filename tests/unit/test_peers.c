@@ -259,6 +259,17 @@ static struct server *leader_of(struct cluster *cl)
 	return NULL;
 }
 
+static struct server *await_leader(struct cluster *cl)
+{
+	struct server *leader;
+
+	wait_for(cl, leader_of(cl) != NULL);
+	leader = leader_of(cl);
+	if (leader == NULL)
+		abort(); /* no time has passed */
+	return leader;
+}
+
 struct answer {
 	bool done;
 	int status;
@@ -282,8 +293,7 @@ static void propose(struct cluster *cl, uint64_t value)
 	put_u64(bytes, value);
 	do {
 		a = (struct answer){0};
-		wait_for(cl, leader_of(cl) != NULL);
-		consensus_propose(leader_of(cl)->c, bytes, sizeof(bytes), on_answer, &a);
+		consensus_propose(await_leader(cl)->c, bytes, sizeof(bytes), on_answer, &a);
 		wait_for(cl, a.done);
 	} while (a.status == -BLIX_E_NOLEADER || a.status == -BLIX_E_UNKNOWN);
 	assert_int_equal(a.status, 0);
@@ -319,7 +329,8 @@ static void replicates(void **state)
 		struct server *s = &cl.server[i];
 
 		if (s != leader_of(&cl))
-			assert_true(consensus_peer_seen(leader_of(&cl)->c, cl.members[i].id, &age));
+			assert_true(
+				consensus_peer_seen(await_leader(&cl)->c, cl.members[i].id, &age));
 	}
 	cluster_done(&cl);
 }
