@@ -13,9 +13,17 @@ setup() {
 	server_start 1
 	until_true nodes_are_ready 1 1
 }
+# Whoever the last daemon has asked may still be at it: the units and their keepers, and who starts one.
+units_are_gone() {
+	local environ=()
+	mapfile -t environ < <(grep -lsF "MICROVM_STATE_DIR=$T/" /proc/[0-9]*/environ)
+	[ "${#environ[@]}" = 0 ] || kill -9 "${environ[@]//[!0-9]/}" 2>/dev/null || true
+	[ "${#environ[@]}" = 0 ]
+}
 teardown() {
-	goes ok
-	tac "$T"/n1/microvms/.fake/units/* 2>/dev/null | while read -r pid; do kill -9 "$pid" 2>/dev/null || true; done
+	kill -9 "${PIDS[1]}" 2>/dev/null || true
+	wait "${PIDS[1]}" 2>/dev/null || true
+	until_true units_are_gone
 	servers_teardown
 }
 
