@@ -6,23 +6,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-static cJSON *begin_object(const char *kind)
-{
-	cJSON *object = json_object();
-
-	json_add_string(object, "kind", kind);
-	json_add_string(object, "apiVersion", BLIX_API_VERSION);
-	return object;
-}
-
-static void add_uid(cJSON *object, const char *key, uint64_t uid)
-{
-	char text[24];
-
-	(void)snprintf(text, sizeof(text), "%" PRIu64, uid);
-	json_add_string(object, key, text);
-}
-
 void cluster_json_add(cJSON *object, const struct cluster *cluster)
 {
 	cJSON *metadata;
@@ -42,12 +25,13 @@ void cluster_json_add(cJSON *object, const struct cluster *cluster)
 
 cJSON *token_json(const struct token *token, const struct state *state)
 {
-	cJSON *object = begin_object("Token"), *metadata = json_object(), *spec = json_object();
+	cJSON *object = object_json_begin("Token"), *metadata = json_object(),
+	      *spec = json_object();
 	cJSON *status = json_object();
 	const struct node *node = state_node(state, token->node);
 
 	json_add_string(metadata, "name", token->name);
-	add_uid(metadata, "uid", token->uid);
+	object_json_add_uid(metadata, "uid", token->uid);
 	json_add_time(metadata, "createdAt", token->created_ms);
 	json_add_time(metadata, "expiresAt", token->expires_ms);
 	json_add_string(metadata, "owner", token->by);
@@ -63,11 +47,11 @@ cJSON *token_json(const struct token *token, const struct state *state)
 
 cJSON *user_json(const struct user *user)
 {
-	cJSON *object = begin_object("User"), *metadata = json_object(), *spec = json_object();
+	cJSON *object = object_json_begin("User"), *metadata = json_object(), *spec = json_object();
 	cJSON *status = json_object();
 
 	json_add_string(metadata, "name", user->name);
-	add_uid(metadata, "uid", user->uid);
+	object_json_add_uid(metadata, "uid", user->uid);
 	json_add_u64(metadata, "version", user->version);
 	json_add_u64(metadata, "revision", user->revision);
 	json_add_time(metadata, "createdAt", user->created_ms);

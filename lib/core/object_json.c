@@ -10,7 +10,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-static cJSON *begin_object(const char *kind)
+cJSON *object_json_begin(const char *kind)
 {
 	cJSON *object = json_object();
 
@@ -19,7 +19,7 @@ static cJSON *begin_object(const char *kind)
 	return object;
 }
 
-static void add_uid(cJSON *object, const char *key, uint64_t uid)
+void object_json_add_uid(cJSON *object, const char *key, uint64_t uid)
 {
 	char text[24];
 
@@ -149,7 +149,7 @@ static cJSON *operation_json(const struct vm *vm)
 {
 	cJSON *object = json_object(), *steps = json_array();
 
-	add_uid(object, "id", vm->operation);
+	object_json_add_uid(object, "id", vm->operation);
 	json_add_string(object, "verb", vm->operation_verb);
 	json_add_time(object, "startedAt", vm->operation_ms);
 	for (size_t i = 0; i < vm->marks.n; i++) {
@@ -197,10 +197,10 @@ static cJSON *status_json(const struct vm *vm, const struct state *state)
 
 cJSON *vm_json(const struct vm *vm, const struct state *state)
 {
-	cJSON *object = begin_object("VM"), *metadata = json_object();
+	cJSON *object = object_json_begin("VM"), *metadata = json_object();
 
 	json_add_string(metadata, "name", vm->name);
-	add_uid(metadata, "uid", vm->uid);
+	object_json_add_uid(metadata, "uid", vm->uid);
 	json_add(metadata, "labels", labels_json(&vm->spec.labels));
 	json_add_u64(metadata, "version", vm->version);
 	json_add_u64(metadata, "revision", vm->revision);
@@ -310,11 +310,12 @@ static cJSON *node_spec_json(const struct node *node)
 
 cJSON *node_json(const struct node *node)
 {
-	cJSON *object = begin_object("Node"), *metadata = json_object(), *status = json_object();
+	cJSON *object = object_json_begin("Node"), *metadata = json_object(),
+	      *status = json_object();
 	const struct node_facts *facts = &node->facts;
 
 	json_add_string(metadata, "name", node->name);
-	add_uid(metadata, "id", node->id);
+	object_json_add_uid(metadata, "id", node->id);
 	json_add_u64(metadata, "version", node->version);
 	json_add_u64(metadata, "revision", node->revision);
 	json_add_time(metadata, "createdAt", node->created_ms);
@@ -351,7 +352,7 @@ cJSON *event_json(const struct event *event)
 	json_add_time(object, "time", event->clock_ms);
 	json_add_string(object, "kind", event->kind);
 	if (event->uid != 0)
-		add_uid(object, "uid", event->uid);
+		object_json_add_uid(object, "uid", event->uid);
 	json_add_string(object, "name", event->name);
 	json_add_string(object, "reason", event->reason);
 	json_add_string(object, "message", event->message);
@@ -535,7 +536,7 @@ int vm_create_parse(const cJSON *body, char *ret_name, struct vm_spec *spec, str
 
 cJSON *vm_create_json(const char *name, const struct vm_spec *spec)
 {
-	cJSON *object = begin_object("VM"), *metadata = json_object();
+	cJSON *object = object_json_begin("VM"), *metadata = json_object();
 
 	json_add_string(metadata, "name", name);
 	json_add(metadata, "labels", labels_json(&spec->labels));

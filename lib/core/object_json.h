@@ -33,4 +33,9 @@ cJSON *error_json(const struct blix_error *err, cJSON *details);
 /* Reads such an object back; anything else becomes INTERNAL with `http` in its text. */
 void error_parse(const cJSON *object, int http, struct blix_error *ret);
 
+/* What every object begins with: its kind and the API's version. */
+cJSON *object_json_begin(const char *kind);
+/* An id, as a string: it may pass what JSON keeps exact. */
+void object_json_add_uid(cJSON *object, const char *key, uint64_t uid);
+
 #endif
